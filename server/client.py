@@ -534,6 +534,7 @@ class _Devices:
 @dataclass(frozen=True, slots=True)
 class _Releases:
     releases: tuple[ReleaseInfo, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -578,11 +579,13 @@ class _Verdicts:
 @dataclass(frozen=True, slots=True)
 class _Places:
     places: tuple[PlaceInfo, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Commissions:
     commissions: tuple[CommissionInfo, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -677,7 +680,7 @@ class FleetClient:
 
     def releases(self) -> tuple[ReleaseInfo, ...]:
         """Return every release, oldest first, one entry per target."""
-        return self._get(_Releases, "/api/releases").releases
+        return tuple(one for page in self._pages(_Releases, "/api/releases", {}) for one in page.releases)
 
     def running(self, release: str) -> tuple[str, ...]:
         """Return the ids of the devices that report running ``release``."""
@@ -846,7 +849,7 @@ class FleetClient:
 
     def places(self) -> tuple[PlaceInfo, ...]:
         """Return the devices at places that training does not know, the newest verdict first."""
-        return self._get(_Places, "/api/places").places
+        return tuple(one for page in self._pages(_Places, "/api/places", {}) for one in page.places)
 
     def accept_place(self, device: str, *, why: str = "", by: str) -> PlaceInfo:
         """Accept the place of ``device``: its verdict ends with its next window; ``by``: the person."""
@@ -860,7 +863,7 @@ class FleetClient:
 
     def commissions(self) -> tuple[CommissionInfo, ...]:
         """Return who commissioned which device again, the newest first."""
-        return self._get(_Commissions, "/api/commissions").commissions
+        return tuple(one for page in self._pages(_Commissions, "/api/commissions", {}) for one in page.commissions)
 
     def commission(self, device: str, *, why: str, by: str) -> CommissionInfo:
         """Let the baseline of ``device`` begin anew with its next window, and end its alarms; ``why``: what changed."""

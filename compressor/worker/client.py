@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 
@@ -91,10 +92,16 @@ class ServerClient(Connection):
             ServerUnreachableError: If the server did not answer.
             WorkerError: If it refused.
         """
-        releases = _document(_check(self._send("GET", "/api/releases"))).get("releases")
-        known = [item for item in releases if isinstance(item, dict)] if isinstance(releases, list) else []
-        versions = [item.get("version") for item in known if item.get("model") == model]
-        return max([after, *(version for version in versions if isinstance(version, int))]) + 1
+        versions, path = [after], "/api/releases?limit=500"
+        while True:
+            document = _document(_check(self._send("GET", path)))
+            releases, following = document.get("releases"), document.get("next")
+            known = [item for item in releases if isinstance(item, dict)] if isinstance(releases, list) else []
+            found = (item.get("version") for item in known if item.get("model") == model)
+            versions += [version for version in found if isinstance(version, int)]
+            if not isinstance(following, str):  # the end; an older server has one page
+                return max(versions) + 1
+            path = f"/api/releases?limit=500&cursor={quote(following, safe='')}"
 
     def fetch_bundle(self, sha256: str, path: Path) -> None:
         """Download a bundle to ``path`` and check its digest.

@@ -44,12 +44,14 @@ P95_S, ANSWER_BYTES, VISITOR_BYTES = 0.2, 300_000, 2_000_000
 START_S, SETTLE_S, A_ROUTE_S, LEAST, TWENTIETHS, OK = 120.0, 6.0, 8.0, 3, 20, 200
 NOVEMBER_PAGE_BYTES, NOVEMBER_PAGE_S, NOVEMBER_VISITOR_BYTES = 2_400_000, 13.0, 240_000_000
 LISTS = (
-    "/api/devices", "/api/devices?limit=200&search=dev-07", "/api/devices?limit=200&condition=drifting",
+    "/api/devices?limit=200", "/api/devices?limit=200&search=dev-07", "/api/devices?limit=200&condition=drifting",
     "/api/devices?limit=200&release=cam-23", "/api/devices?ended=true&limit=200", "/api/releases",
-    "/api/releases/cam-24", "/api/rollouts", "/api/rollouts/{rollout}", "/api/rollouts/{rollout}/members",
+    "/api/releases/cam-24", "/api/rollouts?limit=50", "/api/rollouts/{rollout}",
+    "/api/rollouts/{rollout}/members?limit=500",
     "/api/rollouts/{rollout}/members?standing=failed&limit=200", "/api/events", "/api/events?device=dev-00007",
     "/api/events?search=number%2077", "/api/evidence", "/api/evidence?device=dev-00007", "/api/pools",
-    "/api/verdicts", "/api/verdicts?open=true", "/api/places", "/api/commissions", "/api/samples",
+    "/api/verdicts", "/api/verdicts?open=true", "/api/verdicts?device=dev-00007", "/api/places",
+    "/api/commissions?limit=500", "/api/samples",
     "/api/samples?unlabelled=true", "/api/samples?device=dev-00007", "/api/audit", "/api/retraining", "/api/jobs",
     "/api/overall", "/api/devices/dev-00007/telemetry", "/api/devices/dev-00007/usage",
 )  # fmt: skip
@@ -174,8 +176,8 @@ def measure(served: Served, *, quick: bool) -> list[Row]:
         begun_s = time.monotonic()
         while not client.get("/api/health").is_success and time.monotonic() - begun_s < START_S:
             time.sleep(0.5)
-        listed = client.get("/api/rollouts", params={}).json()["rollouts"]
-        rollout = next(one["id"] for one in listed if one["release"] == "cam-24")
+        listed = client.get("/api/rollouts?release=cam-24").json()["rollouts"]
+        rollout = listed[0]["id"]
         rows = timed(client, [path.format(rollout=rollout) for path in LISTS], count)
     with httpx.Client(base_url=served.url, timeout=300) as client:
         client.post("/login", data={"token": served.token})

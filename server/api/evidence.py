@@ -11,15 +11,18 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth, Caller, signed
-from server.api.values import Person, Reason, ValueBody, Why
+from server.api.values import Cursor, Limit, Name, PageBody, Person, Reason, ValueBody, Why, check_whole
 from server.clock import Clock
 from server.drift.alarms.records import Alarms
 from server.drift.commissions import Commissions
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
+from server.drift.verdicts import VerdictKind
 from server.people import SOMEBODY
 from server.store.database import Database
-from server.store.monitoring import evidence as store
+from server.store.lists import drift as lists
+
+_SHOWN = 500  # places or commissions in an answer by default
 
 
 class StreamBody(BaseModel):
@@ -78,10 +81,16 @@ class PoolBody(BaseModel):
     collecting: bool
 
 
-class EvidencesBody(BaseModel):
-    """The newest evidence, newest first."""
+class EvidencesBody(PageBody):
+    """The newest evidence, newest first; ``pools``: the newest of them, on the first page for all devices."""
 
     evidence: list[EvidenceBody]
+    pools: list[PoolBody]
+
+
+class PoolsBody(PageBody):
+    """Evidence of pools, newest first."""
+
     pools: list[PoolBody]
 
 
@@ -119,7 +128,7 @@ class DismissRequest(BaseModel, extra="forbid"):
     by: Person = SOMEBODY
 
 
-class VerdictsBody(BaseModel):
+class VerdictsBody(PageBody):
     """The newest verdicts, newest first."""
 
     verdicts: list[VerdictBody]
@@ -161,20 +170,38 @@ def router(auth: Auth, database: Database, verdicts: Verdicts, alarms: Alarms, c
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/evidence")
-    def list_evidence(device: str | None = None, limit: Annotated[int, Query(ge=1, le=5000)] = 200) -> EvidencesBody:
+    def list_evidence(
+        device: Name = "", limit: Annotated[int, Query(ge=1, le=5000)] = 200, cursor: Cursor = None
+    ) -> EvidencesBody:
         """Return the newest evidence of one device, or of all devices and the pools."""
         with database.begin() as connection:
-            rows = store.evidence_of(connection, device, limit)
-            pools = store.pool_evidence(connection, limit) if device is None else []
+            found = lists.evidence_page(connection, device=device, limit=limit, cursor=cursor)
+            pools = lists.pool_page(connection, limit=limit).rows if not device and cursor is None else ()
         return EvidencesBody(
-            evidence=[EvidenceBody.model_validate(dict(row)) for row in rows],
-            pools=[PoolBody.model_validate(dict(row)) for row in pools],
-        )
+            evidence=[EvidenceBody.model_validate(dict(row)) for row in found.rows],
+            pools=[PoolBody.model_validate(dict(row)) for row in pools], next=found.next,
+        )  # fmt: skip
+
+    @routes.get("/api/pools")
+    def list_pools(attribute: Name = "", value: Name = "", limit: Limit = 200, cursor: Cursor = None) -> PoolsBody:
+        """Return the newest evidence of pools; the fleet's pool has no attribute."""
+        with database.begin() as connection:
+            found = lists.pool_page(connection, attribute=attribute, value=value, limit=limit or 200, cursor=cursor)
+        return PoolsBody(pools=[PoolBody.model_validate(dict(row)) for row in found.rows], next=found.next)
 
     @routes.get("/api/verdicts")
-    def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
-        """Return the newest verdicts."""
-        return VerdictsBody(verdicts=[VerdictBody.of(verdict) for verdict in verdicts.latest(limit)])
+    def list_verdicts(  # noqa: PLR0913 - one argument a parameter of the query
+        *, is_open: Annotated[bool | None, Query(alias="open")] = None, kind: VerdictKind | None = None,
+        model: Name = "", release: Name = "", device: Name = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        cursor: Cursor = None,
+    ) -> VerdictsBody:  # fmt: skip
+        """Return the newest verdicts; ``open``: only those that are, or are not."""
+        found = verdicts.page(
+            is_open=is_open, kind=kind or "", model=model, release=release, device=device, limit=limit, cursor=cursor
+        )  # fmt: skip
+        return VerdictsBody(
+            verdicts=[VerdictBody.of(verdict) for verdict in found.rows], next=found.next, total=found.total
+        )  # fmt: skip
 
     @routes.get("/api/verdicts/{verdict}/replay")
     def replay(verdict: Annotated[int, Path(ge=0, lt=2**63)]) -> ReplayBody:
@@ -218,7 +245,7 @@ class PlaceBody(ValueBody):
     text: str
 
 
-class PlacesBody(BaseModel):
+class PlacesBody(PageBody):
     """The places, the newest verdict first."""
 
     places: list[PlaceBody]
@@ -258,7 +285,7 @@ class CommissionBody(ValueBody):
     value: str
 
 
-class CommissionsBody(BaseModel):
+class CommissionsBody(PageBody):
     """Commissions, the newest first."""
 
     commissions: list[CommissionBody]
@@ -269,9 +296,17 @@ def places_router(auth: Auth, places: Places, clock: Clock) -> APIRouter:
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/places")
-    def list_places() -> PlacesBody:
-        """Return the devices at places that training does not know, with their error rates there."""
-        return PlacesBody(places=[PlaceBody.of(place) for place in places.all()])
+    def list_places(
+        *, device: Name = "", site: Name = "", state: PlaceState | None = None, limit: Limit = None,
+        cursor: Cursor = None,
+    ) -> PlacesBody:  # fmt: skip
+        """Return the devices at places that training does not know, with their error rates there.
+
+        Without ``limit``, 422 ``page_needed`` if there are more than 500.
+        """
+        found = places.page(device=device, site=site, state=state or "", limit=limit or _SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        return PlacesBody(places=[PlaceBody.of(place) for place in found.rows], next=found.next, total=found.total)
 
     @routes.post("/api/places/{device}/accept", dependencies=[Depends(auth.operator)])
     def accept(device: str, caller: Caller, request: AcceptRequest | None = None) -> PlaceBody:
@@ -293,9 +328,15 @@ def commissions_router(auth: Auth, commissions: Commissions, clock: Clock) -> AP
     routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/commissions")
-    def list_commissions() -> CommissionsBody:
-        """Return who commissioned which device again, from when on, and why."""
-        return CommissionsBody(commissions=[CommissionBody.of(one) for one in commissions.all()])
+    def list_commissions(*, device: Name = "", limit: Limit = None, cursor: Cursor = None) -> CommissionsBody:
+        """Return who commissioned which device again, from when on, and why.
+
+        Without ``limit``, 422 ``page_needed`` if there are more than 500.
+        """
+        found = commissions.page(device=device, limit=limit or _SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        shown = [CommissionBody.of(one) for one in found.rows]
+        return CommissionsBody(commissions=shown, next=found.next, total=found.total)
 
     @routes.post("/api/commissions", dependencies=[Depends(auth.operator)])
     def commission_all(request: CommissionAllRequest, caller: Caller) -> CommissionsBody:

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api.auth import Auth, Caller, anybody, signed
-from server.api.values import Person, ValueBody, Why
+from server.api.values import Cursor, Limit, Name, PageBody, Person, Search, ValueBody, Why, check_whole
 from server.errors import BlobOversizeError, BlobRefusedError, MetadataRefusedError, ServerError
 from server.fleet.assignments import Assignments
 from server.people import SOMEBODY, Actor, ActorKind
@@ -26,6 +26,8 @@ from server.rollout.withdrawal import Withdrawal
 from server.trust.releases import register_releases
 from server.trust.repository import MAX_TARGETS_BYTES, TrustRepository
 from wire.bundle import MAX_BUNDLE_BYTES
+
+_SHOWN = 200  # releases in an answer by default
 
 
 class PatchBody(ValueBody):
@@ -74,8 +76,8 @@ class RunningBody(BaseModel):
     running: list[str]
 
 
-class ReleasesBody(BaseModel):
-    """Every release, oldest first."""
+class ReleasesBody(PageBody):
+    """Releases, oldest first."""
 
     releases: list[ReleaseBody]
 
@@ -88,9 +90,17 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
     routes = APIRouter(tags=["releases"])
 
     @routes.get("/api/releases", dependencies=[Depends(auth.view_or_builder)])
-    def list_releases() -> ReleasesBody:
-        """Return every release."""
-        return ReleasesBody(releases=[_body(release) for release in versions.releases()])
+    def list_releases(
+        *, name: Name = "", search: Search = "", withdrawn: bool | None = None, limit: Limit = None,
+        cursor: Cursor = None,
+    ) -> ReleasesBody:  # fmt: skip
+        """Return releases, one entry a target class; ``search``: a part of the name.
+
+        Without ``limit``, 422 ``page_needed`` if there are more than 200.
+        """
+        found = versions.page(name=name, search=search, withdrawn=withdrawn, limit=limit or _SHOWN, cursor=cursor)
+        check_whole(found, limit, cursor)
+        return ReleasesBody(releases=[_body(release) for release in found.rows], next=found.next, total=found.total)
 
     @routes.get("/api/releases/{name}", dependencies=[Depends(auth.view)])
     def running(name: str) -> RunningBody:

@@ -8,15 +8,17 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth, Caller, signed
-from server.api.values import StoredNumber, ValueBody
+from server.api.values import Cursor, Name, PageBody, StoredNumber, ValueBody
 from server.clock import Clock
 from server.registry.versions import Versions
 from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
+from server.retraining.policy import RetrainingPhase
 from server.retraining.samples import SampleStore
 from server.retraining.service import RetrainingService
 
@@ -45,7 +47,7 @@ class SampleBody(ValueBody):
     model: str = ""
 
 
-class SamplesBody(BaseModel):
+class SamplesBody(PageBody):
     """Samples, newest first; unlabelled ones oldest first, each image of a model once."""
 
     samples: list[SampleBody]
@@ -94,14 +96,28 @@ def samples_router(auth: Auth, samples: SampleStore, clock: Clock) -> APIRouter:
     routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/samples")
-    def list_samples(
-        unlabelled: bool = False,  # noqa: FBT001, FBT002 - a query
+    def list_samples(  # noqa: PLR0913 - one argument a parameter of the query
+        *,
+        unlabelled: bool = False,
         limit: Annotated[int, Query(ge=1, le=5000)] = 100,
         after: StoredNumber | None = None,
+        device: Name = "",
+        model: Name = "",
+        lane: Name = "",
+        label: Name = "",
+        cursor: Cursor = None,
     ) -> SamplesBody:
-        """Return samples; ``after``: the id of the last sample of the previous page."""
-        found = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
-        return SamplesBody(samples=[SampleBody.of(one) for one in found])
+        """Return samples; ``after``: the id of the last sample of the previous page, without filters."""
+        if after is None:
+            found = samples.page(
+                unlabelled=unlabelled, device=device, model=model, lane=lane, label=label, limit=limit, cursor=cursor
+            )  # fmt: skip
+            return SamplesBody(samples=[SampleBody.of(one) for one in found.rows], next=found.next)
+        if device or model or lane or label or cursor:
+            message = "no such parameter beside after, expected one of unlabelled, limit"
+            raise RequestValidationError([{"loc": ("query", "after"), "msg": message}])
+        shown = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
+        return SamplesBody(samples=[SampleBody.of(one) for one in shown])
 
     @routes.get("/api/samples/{sample}/image")
     def image(sample: StoredNumber) -> Response:
@@ -232,7 +248,7 @@ class TriggerBody(ValueBody):
     updated_ms: int
 
 
-class TriggersBody(BaseModel):
+class TriggersBody(PageBody):
     """Triggers, newest first."""
 
     retraining: list[TriggerBody]
@@ -244,9 +260,14 @@ def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter
     routes = APIRouter(tags=["retraining"], dependencies=[Depends(auth.view)])
 
     @routes.get("/api/retraining")
-    def list_triggers(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> TriggersBody:
+    def list_triggers(
+        *, model: Name = "", phase: RetrainingPhase | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: Cursor = None,
+    ) -> TriggersBody:  # fmt: skip
         """Return the newest triggers."""
-        return TriggersBody(retraining=[TriggerBody.of(trigger) for trigger in triggers.all(limit)])
+        found = triggers.page(model=model, phase=phase or "", limit=limit, cursor=cursor)
+        shown = [TriggerBody.of(trigger) for trigger in found.rows]
+        return TriggersBody(retraining=shown, next=found.next, total=found.total)
 
     @routes.post("/api/retraining/{trigger}/approve", dependencies=[Depends(auth.approve)])
     def approve(trigger: StoredNumber, caller: Caller) -> TriggerBody:
@@ -294,6 +315,40 @@ class JobBody(ValueBody):
     lease_until_ms: int
     gate_split: str
     look: int
+
+
+class ListedJobBody(JobBody):
+    """One job with its outcome; ``state``: queued, leased, done or failed."""
+
+    state: str
+    worker: str
+    attempts: int
+    created_ms: int
+    ended_ms: int
+    release: str
+    code: str
+    text: str
+
+
+class JobsBody(PageBody):
+    """Training jobs, newest first."""
+
+    jobs: list[ListedJobBody]
+
+
+def jobs_list_router(auth: Auth, jobs: Jobs) -> APIRouter:
+    """Return the route for viewers."""
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(auth.view)])
+
+    @routes.get("/api/jobs")
+    def list_jobs(
+        *, model: Name = "", state: Name = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: Cursor = None
+    ) -> JobsBody:
+        """Return the newest training jobs."""
+        found = jobs.page(model=model, state=state, limit=limit, cursor=cursor)
+        return JobsBody(jobs=[ListedJobBody.of(job) for job in found.rows], next=found.next, total=found.total)
+
+    return routes
 
 
 def jobs_router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRouter:

@@ -399,6 +399,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
         retraining_api.audit_router(auth, parts.audit),
         measurements_api.router(auth, parts.measurements, parts.fleet),
+        retraining_api.jobs_list_router(auth, parts.retraining.jobs),
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.drift.alarms, parts.clock),

@@ -28,6 +28,8 @@ from server.people import MAX_NAME, MAX_WHY, By, actor_of
 from server.registry.events import event_row
 from server.store import commissions as store
 from server.store.events import insert_events
+from server.store.lists import drift as lists
+from server.store.lists.paging import Page
 from wire.codec import Json
 from wire.messages import Severity
 
@@ -66,6 +68,15 @@ class Commissions:
         """Return every commission, the newest first; older ones of a device go with the retention."""
         with self.verdicts.database.begin() as connection:
             return tuple(_commission(row) for row in store.all_commissions(connection))
+
+    def page(self, *, device: str = "", limit: int = 500, cursor: str | None = None) -> Page[Commission]:
+        """Return a page of commissions, the newest first; "" for those of any device.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.verdicts.database.begin() as connection:
+            return lists.commission_page(connection, device=device, limit=limit, cursor=cursor).of(_commission)
 
     def of(self, device: str) -> Commission | None:
         """Return the newest commission of ``device``."""

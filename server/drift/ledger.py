@@ -24,6 +24,8 @@ from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
 from server.store.events import insert_events
+from server.store.lists import drift as lists
+from server.store.lists.paging import Page
 from server.store.monitoring import evidence as store
 from server.wording import listed
 from wire.codec import Json
@@ -147,6 +149,21 @@ class Verdicts:
         """Return the newest ``limit`` verdicts, newest first."""
         with self.database.begin() as connection:
             return tuple(_stored(row) for row in store.latest_verdicts(connection, limit))
+
+    def page(  # noqa: PLR0913 - a filter and a place in the list
+        self, *, is_open: bool | None = None, kind: str = "", model: str = "", release: str = "", device: str = "",
+        limit: int = 50, cursor: str | None = None,
+    ) -> Page[StoredVerdict]:  # fmt: skip
+        """Return a page of verdicts, newest first; ``is_open``: only those that are, or are not; "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return lists.verdict_page(
+                connection, is_open=is_open, kind=kind, model=model, release=release, device=device, limit=limit,
+                cursor=cursor,
+            ).of(_stored)  # fmt: skip
 
     def verdict(self, verdict: int) -> StoredVerdict | None:
         """Return one verdict."""

@@ -23,6 +23,8 @@ from server.registry.events import event_row
 from server.store import places as store
 from server.store.events import insert_events
 from server.store.fleet import one_device
+from server.store.lists import drift as lists
+from server.store.lists.paging import Page
 from wire.codec import Json
 from wire.messages import Severity
 
@@ -87,6 +89,18 @@ class Places:
         """Return every place, the newest first."""
         with self.verdicts.database.begin() as connection:
             return tuple(_place(row) for row in store.all_places(connection))
+
+    def page(
+        self, *, device: str = "", site: str = "", state: str = "", limit: int = 500, cursor: str | None = None
+    ) -> Page[NewPlace]:  # fmt: skip
+        """Return a page of places, the newest first; "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.verdicts.database.begin() as connection:
+            found = lists.place_page(connection, device=device, site=site, state=state, limit=limit, cursor=cursor)
+        return found.of(_place)
 
     def of(self, device: str) -> NewPlace | None:
         """Return the newest place of ``device``."""

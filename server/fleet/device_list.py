@@ -38,8 +38,7 @@ class DeviceList:
                 connection, wanted, sort=sort, descending=descending, limit=limit, cursor=cursor,
                 now_ms=self.clock(), silent_ms=self._silent_ms,
             )  # fmt: skip
-        rows = tuple(as_device(row) for row in found.rows)
-        return Page(rows=rows, next=found.next, previous=found.previous, total=found.total)
+        return found.of(as_device)
 
     def all(self, wanted: DeviceFilter = EVERY) -> Iterator[Device]:
         """Yield every device that ``wanted`` names, page after page."""

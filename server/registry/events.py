@@ -8,12 +8,14 @@ their positions between them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
 from server.store.database import Database
 from server.store.events import ACT, TELEMETRY, events_after, insert_events, latest_events
+from server.store.lists.events import EventFilter, event_page
+from server.store.lists.paging import Page
 from wire.codec import Json
 from wire.messages import Severity
 
@@ -103,6 +105,18 @@ class EventLog:
         with self.database.begin() as connection:
             rows = latest_events(connection, limit + _LATE, device, record)
         return in_order([_event(row) for row in reversed(rows)])[::-1][:limit]
+
+    def page(
+        self, wanted: EventFilter, *, limit: int = 200, cursor: str | None = None
+    ) -> Page[LoggedEvent]:  # fmt: skip
+        """Return a page of events, the newest first.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            found = event_page(connection, wanted, limit=limit, cursor=cursor).of(_event)
+        return replace(found, rows=in_order(found.rows[::-1])[::-1])
 
 
 def in_order(events: Sequence[LoggedEvent]) -> tuple[LoggedEvent, ...]:

@@ -19,6 +19,8 @@ from server.registry.lineage import served_by
 from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
+from server.store.lists.paging import Page
+from server.store.lists.registry import release_page
 from server.store.retraining import adopt_samples
 from wire.bundle import CERTIFICATE, Bundle, parse_bundle
 from wire.codec import Json, decode, encode, parse_json
@@ -65,6 +67,21 @@ class Versions:
         """Return every release, oldest first; one entry for each target class."""
         with self.database.begin() as connection:
             return tuple(_release(row) for row in store.all_releases(connection))
+
+    def page(
+        self, *, name: str = "", search: str = "", withdrawn: bool | None = None, limit: int = 200,
+        cursor: str | None = None,
+    ) -> Page[Release]:  # fmt: skip
+        """Return a page of releases, oldest first; ``search``: a part of the name; ``withdrawn``: if they are or not.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            found = release_page(
+                connection, name=name, search=search, withdrawn=withdrawn, limit=limit, cursor=cursor
+            )  # fmt: skip
+        return found.of(_release)
 
     def release(self, name: str, target: str | None = None) -> Release:
         """Return the release ``name`` for the target class ``target``, by default the first.

@@ -19,6 +19,8 @@ from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.lists.learning import job_page
+from server.store.lists.paging import Page
 from wire.canonical import sha256_hex
 from wire.codec import Json
 from wire.durable import write_atomically
@@ -135,6 +137,17 @@ class Jobs:
         """
         missing = UnknownJobError(f"Expected the id of a job, got {job[:80]!r}: see GET /api/retraining")
         return _job(self.database.row(lambda connection: store.one_job(connection, job), missing))
+
+    def page(
+        self, *, model: str = "", state: str = "", limit: int = 100, cursor: str | None = None
+    ) -> Page[TrainingJob]:  # fmt: skip
+        """Return a page of jobs, newest first; "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return job_page(connection, model=model, state=state, limit=limit, cursor=cursor).of(_job)
 
     def lease(self, worker: str, now_ms: int) -> TrainingJob | None:
         """Lease a job to ``worker``: its own if it has one (it was restarted), else the oldest that is not leased.

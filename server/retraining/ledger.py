@@ -12,6 +12,8 @@ from server.errors import TriggerPhaseError, UnknownTriggerError
 from server.retraining.policy import APPROVABLE, OVER, RetrainingPhase, Trigger
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.lists import learning as lists
+from server.store.lists.paging import Page
 
 _KEPT = 1_000
 
@@ -26,6 +28,17 @@ class Triggers:
         """Return the newest ``limit`` triggers, newest first."""
         with self.database.begin() as connection:
             return tuple(_trigger(row) for row in store.all_triggers(connection, limit))
+
+    def page(
+        self, *, model: str = "", phase: str = "", limit: int = _KEPT, cursor: str | None = None
+    ) -> Page[Trigger]:  # fmt: skip
+        """Return a page of triggers, newest first; "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return lists.trigger_page(connection, model=model, phase=phase, limit=limit, cursor=cursor).of(_trigger)
 
     def count(self) -> int:
         """Return how many triggers there are."""

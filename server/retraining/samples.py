@@ -31,6 +31,8 @@ from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.lists import learning as lists
+from server.store.lists.paging import Page
 from wire.canonical import sha256_hex
 from wire.durable import write_atomically
 from wire.errors import WireError
@@ -207,6 +209,21 @@ class SampleStore:
         with self.database.begin() as connection:
             rows = store.latest_samples(connection, unlabelled=unlabelled, limit=limit, after=after)
             return tuple(stored_sample(row) for row in rows)
+
+    def page(  # noqa: PLR0913 - a filter and a place in the list
+        self, *, unlabelled: bool = False, device: str = "", model: str = "", lane: str = "", label: str = "",
+        limit: int = 100, cursor: str | None = None,
+    ) -> Page[StoredSample]:  # fmt: skip
+        """Return a page of samples in the order of ``latest``; "" for any.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return lists.sample_page(
+                connection, unlabelled=unlabelled, device=device, model=model, lane=lane, label=label, limit=limit,
+                cursor=cursor,
+            ).of(stored_sample)  # fmt: skip
 
     def sample(self, sample: int) -> StoredSample:
         """Return one sample.

@@ -52,8 +52,7 @@ class RolloutLedger:
                 connection, phase=phase, release=release, limit=limit, cursor=cursor,
                 first=OPEN_PHASES if open_first else (),
             )  # fmt: skip
-        rollouts = tuple(_rollout(row, ()) for row in found.rows)
-        return Page(rows=rollouts, next=found.next, previous=found.previous, total=found.total)
+        return found.of(lambda row: _rollout(row, ()))
 
     def whole(self, rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
         """Return ``rollouts``, as they are now, with all their members."""
@@ -78,9 +77,8 @@ class RolloutLedger:
         row = self.database.row(lambda connection: store.one_rollout(connection, rollout), missing)
         with self.database.begin() as connection:
             found = lists.member_page(connection, rollout, wanted, limit=limit, cursor=cursor)
-        members = tuple(_member(one) for one in found.rows)
-        page = Page(rows=members, next=found.next, previous=found.previous, total=found.total)
-        return _rollout(row, members), page
+        page = found.of(_member)
+        return _rollout(row, page.rows), page
 
     def open(self) -> tuple[Rollout, ...]:
         """Return the rollouts that are not over, oldest first."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from server.errors import CursorRefusedError
 
 Row = TypeVar("Row")
+Made = TypeVar("Made")
 _MAX_CURSOR = 2_000
 _MAX_INT = 2**63
 _AFTER, _BEFORE = "after", "before"
@@ -52,17 +53,35 @@ class Page(Generic[Row]):
     previous: str | None = None
     total: int | None = None
 
+    def of(self, made: Callable[[Row], Made]) -> Page[Made]:
+        """Return the page with what is made of each row."""
+        return Page(
+            rows=tuple(made(row) for row in self.rows), next=self.next, previous=self.previous, total=self.total
+        )  # fmt: skip
+
+
+def equal(table: sa.Table, **values: object) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that columns have ``values``; "" and None are not set."""
+    if any(isinstance(value, str) and "\0" in value for value in values.values()):
+        return [sa.false()]  # no stored text has it, and PostgreSQL takes none
+    return [table.c[name] == value for name, value in values.items() if value not in ("", None)]
+
 
 def read_page(
-    connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None
-) -> Page[sa.RowMapping]:
-    """Return at most ``limit`` rows of ``query`` beside ``cursor``; the rows of its first page are counted, too.
+    connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None, *,
+    counted: bool = True,
+) -> Page[sa.RowMapping]:  # fmt: skip
+    """Return at most ``limit`` rows of ``query`` beside ``cursor``; if ``counted``, the first page has the total.
 
     Raises:
         CursorRefusedError: If ``cursor`` is not one of this list in this order.
     """
-    names = [f"key_{index}" for index in range(len(order.keys))]
-    wanted = query.add_columns(*(key.value.label(name) for key, name in zip(order.keys, names, strict=True)))
+    names, made = [], []
+    for index, key in enumerate(order.keys):
+        known = isinstance(key.value, sa.Column)  # the rows have it
+        names.append(key.value.name if isinstance(key.value, sa.Column) else f"key_{index}")
+        made += [] if known else [key.value.label(names[-1])]
+    wanted = query.add_columns(*made)
     back, place = _read(order, cursor) if cursor is not None else (False, None)
     keys = [replace(key, descending=key.descending is not back) for key in order.keys]
     wanted = wanted.order_by(*(key.value.desc() if key.descending else key.value.asc() for key in keys))
@@ -72,7 +91,6 @@ def read_page(
     rows, more = found[:limit], len(found) > limit
     if back:
         rows = rows[::-1]
-    counted = sa.select(sa.func.count()).select_from(query.order_by(None).subquery())
 
     def beside(row: sa.RowMapping, *, back: bool) -> str:
         return _written(order.name, [_BEFORE if back else _AFTER, *(row[name] for name in names)])
@@ -81,8 +99,13 @@ def read_page(
         rows=tuple(rows),
         next=beside(rows[-1], back=False) if rows and (more or back) else None,
         previous=beside(rows[0], back=True) if rows and (more if back else cursor is not None) else None,
-        total=int(connection.execute(counted).scalar_one()) if cursor is None else None,
+        total=_count(connection, query) if counted and cursor is None else None,
     )
+
+
+def _count(connection: sa.Connection, query: sa.Select[Any]) -> int:
+    counted = sa.select(sa.func.count()).select_from(query.order_by(None).subquery())
+    return int(connection.execute(counted).scalar_one())
 
 
 def _after(keys: Sequence[SortKey], values: Sequence[str | int | float]) -> sa.ColumnElement[bool]:

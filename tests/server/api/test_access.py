@@ -40,8 +40,9 @@ def test_every_error_has_code_and_text(fleet: MemoryFleet) -> None:
 
 
 @pytest.mark.parametrize(("path", "text"), [
-    ("/api/samples?device=cam-1", "query.device: no such parameter, expected one of unlabelled, limit, after"),
-    ("/api/commissions?device=cam-1", "query.device: no such parameter, expected none"),
+    ("/api/samples?site=cam-1", "query.site: no such parameter, expected one of unlabelled, limit, after"),
+    ("/api/commissions?site=cam-1", "query.site: no such parameter, expected one of device, limit, cursor"),
+    ("/api/audit?device=cam-1", "query.device: no such parameter, expected none"),
     ("/api/verdicts?limit=1&al=1", "query.al: no such parameter, expected one of "),
 ])  # fmt: skip
 def test_a_filter_that_a_list_does_not_know_is_refused(fleet: MemoryFleet, path: str, text: str) -> None:
