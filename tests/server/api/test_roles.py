@@ -32,7 +32,8 @@ TABLE: Mapping[Need, str] = {
         GET /api/devices/{device}/commands/{command_id}, GET /api/devices/{device}/history,
         GET /api/devices/{device}/ran,
         GET /api/devices/{device}/telemetry, GET /api/devices/{device}/usage, GET /api/events, GET /api/evidence,
-        GET /api/overall, GET /api/places, GET /api/releases/{name}, GET /api/retraining, GET /api/rollouts,
+        GET /api/jobs, GET /api/overall, GET /api/places, GET /api/pools, GET /api/releases/{name},
+        GET /api/retraining, GET /api/rollouts,
         GET /api/rollouts/{rollout}, GET /api/rollouts/{rollout}/foresight,
         GET /api/rollouts/{rollout}/members, GET /api/verdicts/{verdict}/replay, GET /api/samples,
         GET /api/samples/{sample}/changes, GET /api/samples/{sample}/image, GET /api/verdicts, GET /metrics
