@@ -34,9 +34,11 @@ from scripts.bench.fleet import Site  # noqa: E402 - found through the line abov
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
 from server.app.retention import Housekeeping  # noqa: E402 - found through the line above
 from server.config import ServerConfig  # noqa: E402 - found through the line above
+from server.drift.checkpoints import SPANS  # noqa: E402 - found through the line above
 from server.ingest.packed_counts import pack  # noqa: E402 - found through the line above
 from server.ingest.window_spans import WindowSpans  # noqa: E402 - found through the line above
 from server.store.database import Database, open_database  # noqa: E402 - found through the line above
+from server.store.monitoring.checkpoints import BASELINES, CHECKPOINTS  # noqa: E402 - found through the line above
 from server.store.monitoring.evidence import EVIDENCE  # noqa: E402 - found through the line above
 from server.store.monitoring.ingest import BATCHES, insert_batches  # noqa: E402 - found through the line above
 from server.store.monitoring.windows import WINDOWS, insert_windows  # noqa: E402 - found through the line above
@@ -49,6 +51,7 @@ SHAPE = Shape(23, 10)
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 NOW_MS = 1_000 * DAY_MS
 SAMPLES, MAX_ROW_BYTES, MAX_TURN_S = 60, 900, 1.0
+RELEASES = 6  # a year, each with a baseline of every device that runs it
 MEASURED = (20, 24 * 5)  # devices and hours of the rows whose bytes are measured
 
 
@@ -141,13 +144,19 @@ def kinds(config: ServerConfig) -> list[RowKind]:
         service = site.service()
         for _ in range(30):
             service.turn(site.report())
-        evidence = _bytes_of(database, EVIDENCE)
+        evidence, baseline = _bytes_of(database, EVIDENCE), _bytes_of(database, BASELINES)
+        with database.begin() as connection:
+            slots = connection.execute(sa.select(sa.func.count(CHECKPOINTS.c.slot.distinct()))).scalar_one()
+            blocks = connection.execute(sa.select(sa.func.count()).select_from(CHECKPOINTS)).scalar_one()
+        checkpoint = _bytes_of(database, CHECKPOINTS) * blocks / (slots * devices)
         database.close()
     return [
         RowKind("hourly windows", window, 24 * kept.hourly_days),
         RowKind("days of windows", day, min(365 - kept.hourly_days, kept.daily_days)),
         RowKind("evidence", evidence, 24 * telemetry_days),
         RowKind("measurements", batch, 24 * 12 * min(telemetry_days, kept.measurements_days)),
+        RowKind(f"baselines, {RELEASES} releases a year", baseline, RELEASES),
+        RowKind("checkpoints of drift detection", checkpoint, len(SPANS) * 2),
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from server.app.retention import Housekeeping
+from server.app.server import ServerApp
 from server.ingest.packed_counts import pack
 from server.ingest.window_spans import Resolution, WindowSpans, month_of
 from server.ingest.windows import Windows
@@ -19,9 +20,11 @@ from server.store.monitoring import spans as store
 from server.store.monitoring.evidence import VERDICTS
 from server.store.monitoring.spans import PINNED, SPANS, insert_pins
 from server.store.monitoring.windows import WINDOWS, insert_windows
+from wire.memory_broker import MemoryBroker, MemoryTransport
 
 if TYPE_CHECKING:
-    from tests.server.conftest import MemoryFleet
+    from server.app.state_directory import StateDirectory
+    from tests.server.conftest import FakeClock, MemoryFleet
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 TOTAL = 2 * 17 + 3
@@ -98,6 +101,20 @@ def test_months_are_deleted_after_years(database: Database) -> None:
     assert [one.windows for one in _spans(database).history("d0", 0, 1 << 60)] == [48, 72]
     _sweep(_spans(database), START_MS + 3_663 * DAY_MS)
     assert [one.windows for one in _spans(database).history("d0", 0, 1 << 60)] == [72]
+
+
+@pytest.mark.parametrize(("days", "kept"), [(1, 31), (31, 31), (40, 40)])
+def test_windows_stay_hours_while_drift_detection_may_read_them(
+    state: StateDirectory, clock: FakeClock, days: int, kept: int
+) -> None:
+    """Whatever the setting: its horizon is 30 days."""
+    state.config.write_text(f"[retention]\nhourly_days = {days}\n", encoding="utf-8")
+    transport = MemoryTransport(broker=MemoryBroker(), client_id="server")
+    app = ServerApp.open(state.path, transport=transport, clock=clock, pages=False)
+    try:
+        assert app.parts.spans.hourly_ms == kept * DAY_MS
+    finally:
+        app.stop()
 
 
 def test_nothing_young_is_merged(database: Database) -> None:
