@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,6 +176,45 @@ def test_a_kill_between_the_steps_loses_nothing(database: Database, monkeypatch:
         assert _count(database, SPANS) == 0
     _sweep(_spans(database), START_MS + 50 * DAY_MS)
     assert _sums(database) == before
+
+
+@pytest.mark.parametrize("statement", range(1, 9))
+def test_a_killed_process_loses_nothing(tmp_path: Path, statement: int) -> None:
+    """SIGKILL before each of six writing statements of a portion and its commit, and after: no window is lost."""
+    url = f"sqlite:///{tmp_path / 'fleet.db'}"
+    database = open_database(url)
+    _report(database, hours=48)
+    with database.begin() as connection:
+        insert_pins(connection, [{"verdict": 1, "device": "d1", "from_ms": START_MS, "until_ms": START_MS + HOUR_MS}])
+    before = _sums(database)
+    database.close()
+    child = os.fork()
+    if not child:
+        _sweep_until_killed(url, statement)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) == (statement < 8)
+    database = open_database(url)
+    assert _sums(database) == before
+    _sweep(_spans(database), START_MS + 500 * DAY_MS)
+    assert (_sums(database), _count(database, PINNED)) == (before, 1)
+    database.close()
+
+
+def _sweep_until_killed(url: str, statement: int) -> None:
+    """Merge in this process, which kills itself before its n-th writing statement or commit, and never returns."""
+    database, seen = open_database(url), [0]
+
+    def count(*arguments: object) -> None:
+        writes = len(arguments) == 1 or str(arguments[2]).startswith(("INSERT", "DELETE"))
+        seen[0] += writes
+        if writes and seen[0] == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sa.event.listen(database.engine, "before_cursor_execute", count)
+    sa.event.listen(database.engine, "commit", count)
+    try:
+        _spans(database).turn(START_MS + 500 * DAY_MS)
+    finally:
+        os._exit(0)  # never into the tests of the parent
 
 
 def test_a_reader_with_a_cursor_never_sees_a_merged_window(database: Database) -> None:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from scripts.bench import fleet as fleet_bench
 from server.app.retention import Housekeeping
 from server.app.state_directory import init_state
 from server.cli import main
@@ -19,6 +20,7 @@ from server.drift.alarms.records import AlarmReplay
 from server.drift.ledger import StoredVerdict
 from server.drift.service import DriftService
 from server.errors import UnknownVerdictError
+from server.ingest.packed_counts import pack, unpack
 from server.ingest.window_spans import WindowSpans
 from server.store.backup import back_up_sqlite
 from server.store.database import open_database
@@ -227,3 +229,32 @@ def test_the_command_derives_an_alarm_again(world: FleetWorld, tmp_path: Path) -
     result = CliRunner().invoke(main, ["verdicts", "replay", str(state.path), str(verdict)])
     assert result.exit_code == 1
     assert "its windows are not those that alarmed: 0" in result.stderr
+
+
+@pytest.mark.nightly
+def test_the_place_of_a_device_among_a_thousand_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrays are worked through in blocks of 1,024; 23 streams, one of classes: alone the bits are the same."""
+    made = fleet_bench._reference()
+    streams = tuple(dataclasses.replace(one, categorical=one.name == "predicted") for one in made.streams)
+    monkeypatch.setattr(fleet_bench, "_reference", lambda: dataclasses.replace(made, streams=streams))
+    database = open_database(f"sqlite:///{tmp_path / 'thousand.db'}")
+    site = fleet_bench.Site(1_101, database)
+    site.enrol()
+    service, drifted = site.service(), ("cam-00007", "cam-01050", "cam-01100")
+    for hour in range(9):
+        now_ms = site.report()
+        newest = (WINDOWS.c.start_ms == (site.hour - 1) * 3_600_000) & WINDOWS.c.device.in_(drifted)
+        with database.begin() as connection:
+            for number, data in connection.execute(sa.select(WINDOWS.c.id, WINDOWS.c["values"]).where(newest)).all():
+                counts = unpack(data, 23 * 17 + 1).astype(np.uint32)
+                for stream in (0, 22) if hour == 8 else ():
+                    counts[16 * stream : 16 * stream + 16] = [0] * 15 + [60]
+                values = {"values": pack(counts.tobytes())}
+                connection.execute(WINDOWS.update().where(WINDOWS.c.id == number).values(values))
+        service.turn(now_ms)
+    verdicts = service.verdicts.open()
+    assert sorted(one.devices[0] for one in verdicts) == sorted(drifted)
+    assert all(service.alarms.replay(one.id).same for one in verdicts)
+    database.close()
