@@ -67,6 +67,17 @@ def equal(table: sa.Table, **values: object) -> list[sa.ColumnElement[bool]]:
     return [table.c[name] == value for name, value in values.items() if value not in ("", None)]
 
 
+def has_word(column: sa.ColumnElement[str], word: str) -> sa.ColumnElement[bool]:
+    """Return whether ``column``, of a table, contains ``word``; letters of ASCII are alike in any case, as in SQLite.
+
+    Folded here: PostgreSQL would fold a parameter by the language of the database, and the column by code points.
+    """
+    return sa.func.lower(column).contains(word.translate(_ASCII_LOWER), autoescape=True)
+
+
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
 def read_page(
     connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None, *,
     counted: bool = True,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.database import METADATA, delete_some
-from server.store.lists.paging import Order, Page, SortKey, read_page
+from server.store.lists.paging import Order, Page, SortKey, has_word, read_page
 
 ALERTS = sa.Table(
     "alerts",
@@ -116,7 +116,7 @@ def alert_page(
     query = query.where(ALERTS.c.kind == kind) if kind else query
     for word in search.split():
         words = (ALERTS.c.title, ALERTS.c.cause)
-        query = query.where(sa.or_(*(column.icontains(word, autoescape=True) for column in words)))
+        query = query.where(sa.or_(*(has_word(column, word) for column in words)))
     return read_page(connection, query, _NEWEST, limit, cursor)
 
 
