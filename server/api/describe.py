@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -11,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from server.access.roles import Need
 from server.api.auth import declared_need
+from server.api.failures import PROBLEM
 from server.errors import ServerError
 
 _VERBS = ("get", "put", "post", "delete")
@@ -61,6 +63,64 @@ def declare_needs(api: FastAPI) -> None:
         return made
 
     api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+_PROBLEM: Mapping[str, Any] = {
+    "type": "object",
+    "description": "Why the request was refused: RFC 9457, with code and text as agents read them.",
+    "required": ["type", "title", "status", "detail", "code", "text"],
+    "properties": {
+        "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
+        "detail": {"type": "string"}, "code": {"type": "string"}, "text": {"type": "string"},
+    },
+}  # fmt: skip
+_REFUSALS = {
+    400: "the body can't be parsed", 401: "no credentials, or wrong ones", 403: "the caller's role does not suffice",
+    404: "no such thing", 409: "not in its present state", 413: "too large", 422: "a value that can't be used",
+    503: "the database does not answer: ask again later", 507: "the disk is full: nothing was stored",
+}  # fmt: skip
+_UNKNOWN_IN_BODY = frozenset(
+    {
+        ("get", "/api/tuf/targets"), ("post", "/api/rollouts"), ("post", "/api/measurements"), ("post", "/api/tokens"),
+        ("post", "/api/commissions"),
+    }
+)  # fmt: skip
+"""Operations without a parameter in their path that need something which may not be there."""
+
+
+def declare_refusals(api: FastAPI) -> None:
+    """Let the OpenAPI document name each status with which an operation may refuse, and what such an answer has."""
+    plain = api.openapi
+
+    def document() -> dict[str, Any]:
+        made = plain()
+        made.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _PROBLEM
+        for path, calls in made["paths"].items():
+            for verb in (verb for verb in _VERBS if verb in calls):
+                answers = calls[verb].setdefault("responses", {})
+                for status in _refusals(path, verb, calls[verb]):
+                    if "content" not in answers.get(str(status), {}) or status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                        answers[str(status)] = _refusal(status)
+        return made
+
+    api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _refusals(path: str, verb: str, call: Mapping[str, Any]) -> Iterator[int]:
+    yield from (422, 503)
+    if call.get("security"):
+        yield from (401, 403)
+    if "{" in path or (verb, path) in _UNKNOWN_IN_BODY:
+        yield 404
+    if verb != "get":
+        yield from (409, 507)
+    if "requestBody" in call:
+        yield from (400, 413)
+
+
+def _refusal(status: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": _REFUSALS[status], "content": {PROBLEM: {"schema": schema}}}
 
 
 def router(api: FastAPI) -> APIRouter:

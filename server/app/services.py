@@ -415,4 +415,5 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
     ):
         api.include_router(routes)
     describe.declare_needs(api)
+    describe.declare_refusals(api)
     return api
