@@ -375,9 +375,10 @@ def live_table_apart(columns: Sequence[Column], key: str, look: Callable[[float]
 
 
 def _table(columns: Sequence[Column], key: str, rows: Sequence[Row], pagination: dict[str, int]) -> ui.table:
-    table = ui.table(
-        columns=[_column(column) for column in columns], rows=_rows(rows), row_key=key, pagination=pagination
-    ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
+    with ui.element("div").classes("tf-scroll").props('tabindex=0 role=region aria-label="Table, scrolls sideways"'):
+        table = ui.table(
+            columns=[_column(column) for column in columns], rows=_rows(rows), row_key=key, pagination=pagination
+        ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
     for column in columns:
         if column.look:
             table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])

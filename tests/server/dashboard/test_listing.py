@@ -16,6 +16,7 @@ from server.dashboard.pages import overview
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.trust.online_keys import init_online_keys
 from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import Severity
 
 FIELDS = (FilterField(name="search", label="Search"), FilterField(name="state", label="State", choices={"a": "A"}))
 
@@ -163,3 +164,15 @@ def test_a_rollout_has_a_page_of_its_devices(pages: tuple[ServerApp, httpx.Clien
     unknown = client.get("/rollouts/none")
     assert (unknown.status_code, "No such rollout" in unknown.text) == (404, True)
     assert "No rollout here" in client.get("/rollouts?phase=failed").text
+
+
+def test_events_are_shown_by_the_address(pages: tuple[ServerApp, httpx.Client]) -> None:
+    """A filter finds them, and one that finds none says so."""
+    app, client = pages
+    app.parts.events.add(1, "update", "committed", Severity.INFO, "all is well", device="cam-1")
+    app.parts.events.add(2, "alarm", "degraded", Severity.ERROR, "all is lost", device="cam-2")
+    assert shown(client.get("/events?kind=update").text) == {"cam-1"}
+    assert shown(client.get("/events?severity=error&device=cam-2&search=LOST").text) == {"cam-2"}
+    assert "No event here" in client.get("/events?search=nothing").text
+    for odd in ("?severity=sad", "?cursor=x", "?limit=5"):
+        assert "No such list" in client.get(f"/events{odd}").text, odd
