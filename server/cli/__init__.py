@@ -1335,15 +1335,16 @@ def status(directory: Path) -> None:
 @click.argument("folder", metavar="FOLDER", type=click.Path(), callback=_path)
 @click.option(
     "--token-file", type=click.Path(), callback=lambda *given: _path(*given) if given[2] else None,
-    help="File with the operator's token, as Prometheus will find it; by default DIR/operator.token.",
+    help="File with a token that may view, as Prometheus will find it; by default DIR/operator.token.",
 )  # fmt: skip
 @_coded
 def prometheus(directory: Path, folder: Path, token_file: Path | None) -> None:
     """Write FOLDER/prometheus.yml, alerts.yml and grafana.json, with which others watch this server.
 
     prometheus.yml asks the address of the server that ran on DIR last for /metrics; alerts.yml has rules with what to
-    do; grafana.json is a dashboard to import. Prometheus runs as a user of its own: give it a copy of the token that
-    only it can read, and name that with --token-file. No file that exists is replaced.
+    do; grafana.json is a dashboard to import. Prometheus runs as a user of its own: give it a token of its own, in a
+    file that only it can read (fleet-server tokens issue DIR prometheus --role viewer --read-only). No file that exists
+    is replaced.
     """
     state = open_state(directory)
     address = state.read_address()
