@@ -116,6 +116,12 @@ class AuditLog:
         with self.database.begin() as connection:
             return tuple(map(_recorded, store.acts_after(connection, seq, limit)))
 
+    def last_of(self, act: str) -> RecordedAct | None:
+        """Return the newest act with this code, None if there is none."""
+        with self.database.begin() as connection:
+            row = store.last_act(connection, act)
+        return None if row is None else _recorded(row)
+
     def export(self) -> Iterator[str]:
         """Yield every act, oldest first, as one line of JSON."""
         with self.database.begin() as connection:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from server.access.policy_changes import note_policy
 from server.alerts.delivery import Courier
 from server.api.enrol import Address, Reception
 from server.app.http import Web, check_certificates
@@ -204,6 +205,7 @@ class ServerApp:
             raise
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
+        note_policy(self.parts.acts, self.config, self.clock())
         self._report_names()
         for text in self.parts.audit.idle_settings():
             _LOG.warning("A setting has no effect. setting=%s", text)

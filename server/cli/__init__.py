@@ -105,7 +105,7 @@ From nothing to a first rollout:
   fleet-server trust state --root keys/metadata/1.root.json
   fleet-server run state
   fleet-server claim state --site north --device cam-1
-Then log in at the address that run prints, with the token in state/operator.token.
+Then log in at the address that run prints, as operator, with the token in state/operator.token.
 
 \b
 Exit codes:

@@ -18,6 +18,7 @@ def mount(app: FastAPI, services: Services) -> None:
     from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
 
     from server.dashboard.pages import (  # noqa: PLC0415 - likewise
+        account,
         alerts,
         device,
         events,
@@ -33,7 +34,7 @@ def mount(app: FastAPI, services: Services) -> None:
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
     pages = Pages(services, sessions)
-    for page in (overview, alerts, device, rollouts, events, samples, sample, retraining):
+    for page in (account, overview, alerts, device, rollouts, events, samples, sample, retraining):
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

@@ -72,7 +72,7 @@ def frame(
             if counts and target in counts:
                 _counted(link, name, counts[target], is_open)
         ui.element("div").classes("tf-grow")
-        ui.label(who.account).classes("tf-muted tf-small")
+        ui.link(who.account, "/account").classes("tf-nav" + (" tf-nav-on" if path == "/account" else ""))
         button = ui.button(icon="contrast").on("click", js_handler=_TURN_DARK)
         button.props('flat round dense color=grey aria-label="Light or dark"')
         with ui.element("form").props('method="post" action="/logout"'):

@@ -15,7 +15,17 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
-PAGES = ("/", "/alerts?id=1", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/retraining")
+PAGES = (
+    "/",
+    "/alerts?id=1",
+    "/device/meter-07",
+    "/rollouts",
+    "/events",
+    "/samples",
+    "/samples/1",
+    "/retraining",
+    "/account",
+)
 WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}
 IMPACTS = ("serious", "critical")
 

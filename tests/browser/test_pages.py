@@ -387,3 +387,38 @@ def test_an_alert_is_acknowledged_and_resolved_with_names(operator: Page, world:
     dialog.get_by_role("button", name="Resolve").click()
     expect(card).to_contain_text("resolved by Ada: it was a trial")
     assert alerts.get(number).resolved_by == "Ada"
+
+
+def test_a_person_issues_a_token_and_changes_the_password(visitor: Page, world: World) -> None:
+    """The token is shown once and acts under the person's name; another password ends the session."""
+    users, password = world.app.parts.users, "a long enough password"
+    users.add("ada", "labeller", password, by="test")
+    said: list[str] = []
+    visitor.on("console", lambda message: said.append(message.text))
+
+    def log_in(secret: str) -> None:
+        visitor.goto("/login")
+        visitor.get_by_label("Name").fill("ada")
+        visitor.get_by_label("Password or token").fill(secret)
+        visitor.get_by_role("button", name="Log in").click()
+
+    log_in(password)
+    for path in ("/rollouts", "/device/meter-07", "/samples", "/alerts", "/account"):
+        visitor.goto(path)
+    visitor.get_by_label("Name of the token").fill("notebook")
+    visitor.get_by_role("button", name="Issue token").click()
+    secret = visitor.get_by_text("tft_").inner_text()
+    me = visitor.context.request.get("/api/me", headers={"Authorization": f"Bearer {secret}"}).json()
+    assert (me["account"], me["role"]) == ("ada", "labeller")
+    visitor.get_by_role("button", name="Done").click()
+    for label, value in (
+        ("Password of now", password),
+        ("New password", f"{password} 2"),
+        ("Once more", f"{password} 2"),
+    ):
+        visitor.get_by_label(label).fill(value)
+    visitor.get_by_role("button", name="Change password").click()
+    expect(visitor).to_have_url("/login")
+    log_in(f"{password} 2")
+    visitor.wait_for_url("**/")
+    assert [text for text in said if "Content Security Policy" in text] == []

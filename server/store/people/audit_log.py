@@ -79,6 +79,12 @@ def latest_acts(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     return list(connection.execute(AUDIT_LOG.select().order_by(AUDIT_LOG.c.seq.desc()).limit(limit)).mappings())
 
 
+def last_act(connection: sa.Connection, act: str) -> sa.RowMapping | None:
+    """Return the newest act with this code."""
+    query = AUDIT_LOG.select().where(AUDIT_LOG.c.act == act).order_by(AUDIT_LOG.c.seq.desc()).limit(1)
+    return connection.execute(query).mappings().first()
+
+
 def every_act(connection: sa.Connection) -> Iterator[sa.RowMapping]:
     """Yield every act, oldest first, a page at a time."""
     after: int | None = None

@@ -29,7 +29,7 @@ def test_a_server_shows_its_pages_to_who_logged_in(app: ServerApp) -> None:
     with httpx.Client(base_url=app.http_url) as client:
         assert client.get("/").headers["location"] == "/login"
         client.post("/login", data={"token": app.state.token("operator")})
-        for path in ("/", "/rollouts", "/events", "/samples", "/retraining"):
+        for path in ("/", "/rollouts", "/events", "/samples", "/retraining", "/account"):
             answer = client.get(path)
             assert answer.status_code == 200, path
             assert "tinyfleet" in answer.text
