@@ -32,6 +32,7 @@ from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
 from server.cli import listings
+from server.cli.alerts import alerts
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
 from server.cli.frame import Listing as _Listing
@@ -133,7 +134,7 @@ class _Main(click.Group):
         if cmd_name in {"resume", "skip-group"}:
             return rollouts.get_command(ctx, cmd_name)
         plural = {"rollout": "rollouts", "device": "devices", "release": "releases", "verdict": "verdicts"}
-        plural |= {"user": "users", "token": "tokens"}
+        plural |= {"user": "users", "token": "tokens", "alert": "alerts"}
         return super().get_command(ctx, plural.get(cmd_name, cmd_name))
 
 
@@ -965,6 +966,7 @@ def _places(database: Database) -> Places:
     return Places(Verdicts(database, EventLog(database)))
 
 
+main.add_command(alerts)
 main.add_command(users)
 main.add_command(tokens)
 record_commands(audit)
