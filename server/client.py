@@ -61,8 +61,9 @@ class DeviceInfo:
     ``presence``: there, away, silent, never_heard or gone. ``evidence``: drift evidence of the newest window: phase,
     threshold_ratio (1 and above is an alarm), flagged, fault, cause, provisional (its baseline is not complete), and
     baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked or
-    removed. ``concern``: what it does with its inputs while its release runs and answers none, else "". ``reported``
-    and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
+    removed. ``concern``: what it does with its inputs while its release runs and answers none, else "". ``tags`` and
+    ``title``: what people call it. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None
+    before the first.
     """
 
     device: str = ""
@@ -84,6 +85,8 @@ class DeviceInfo:
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""
+    tags: tuple[str, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -645,23 +648,38 @@ class FleetClient:
         """Return the server's JSON answer, for a REST call that has no method here."""
         return self._document(self._ask(method, path, body, query=query))
 
-    def devices(
+    def devices(  # noqa: PLR0913 - one argument a parameter of the query
         self, *, ended: bool = False, search: str = "", site: str = "", state: str = "", release: str = "",
-        condition: str = "",
+        tag: str = "", condition: str = "",
     ) -> tuple[DeviceInfo, ...]:  # fmt: skip
         """Return every device of the fleet, by id; with ``ended``, the revoked and removed ones, newest first.
 
-        ``search``: words in id, site, release or attributes. ``condition``: connected, lost, disconnected, silent,
-        never_connected, updating, failing, drifting, commissioning or paused. An older server refuses filters. A large
-        fleet takes several requests.
+        ``search``: words in id, name, tags, site, release or attributes. ``condition``: connected, lost, disconnected,
+        silent, never_connected, updating, failing, drifting, commissioning or paused. An older server refuses filters.
+        A large fleet takes several requests.
         """
-        filters = {"search": search, "site": site, "state": state, "release": release, "condition": condition}
+        filters = {
+            "search": search, "site": site, "state": state, "release": release, "tag": tag, "condition": condition,
+        }  # fmt: skip
         query = {"ended": str(ended).lower()} | {name: value for name, value in filters.items() if value}
         return tuple(one for page in self._pages(_Devices, "/api/devices", query) for one in page.devices)
 
     def device(self, device: str) -> DeviceInfo:
         """Return one device."""
         return self._get(DeviceInfo, f"/api/devices/{_part(device)}")
+
+    def tag_device(
+        self, device: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), by: str = SOMEBODY
+    ) -> DeviceInfo:
+        """Give a device tags and take others from it; return it. ``by``: who decided it."""
+        body: dict[str, Json] = {"add": list(add), "remove": list(remove), "by": by}
+        self._post(DeviceInfo, f"/api/devices/{_part(device)}/tags", body)
+        return self.device(device)
+
+    def rename_device(self, device: str, title: str, *, by: str = SOMEBODY) -> DeviceInfo:
+        """Show a device under the name ``title`` beside its id, "" for none; return it. ``by``: who decided it."""
+        self._post(DeviceInfo, f"/api/devices/{_part(device)}/title", {"title": title, "by": by})
+        return self.device(device)
 
     def command(
         self, device: str, verb: str, arguments: Mapping[str, Json] | None = None, *, wait_s: float = 30.0
@@ -721,9 +739,9 @@ class FleetClient:
     ) -> RolloutInfo:  # fmt: skip
         """Create a rollout, which starts when approved; ``canary``: how many devices come first, or a list.
 
-        ``scope``: which devices it is for, by ``devices``, ``sites``, ``attributes``, ``hardware``, ``releases`` and
-        ``models``, and whether it may ``move`` devices of another model (``docs/reference/rest.md``). ``newcomers``:
-        devices of the scope that enrol while it runs join.
+        ``scope``: which devices it is for, by ``devices``, ``sites``, ``attributes``, ``tags``, ``hardware``,
+        ``releases`` and ``models``, and whether it may ``move`` devices of another model
+        (``docs/reference/rest.md``). ``newcomers``: devices of the scope that enrol while it runs join.
         """
         chosen: Json = canary if canary is None or isinstance(canary, int) else list(canary)
         body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}

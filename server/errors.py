@@ -34,6 +34,7 @@ ServerError
 ├── CertificateRefusedError   a request for a certificate that can't be signed, or a server that needs one
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
+├── TagsRefusedError          a device can't have these tags, or this name
 ├── DeviceEndedError          a device that was revoked or removed
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
@@ -325,6 +326,13 @@ class UnknownDeviceError(ServerError):
 
     code = "unknown_device"
     status = 404
+
+
+class TagsRefusedError(ServerError):
+    """A device can't have these tags, or this name: too many, too long, or both to get and to lose."""
+
+    code = "tags_refused"
+    status = 422
 
 
 class DeviceEndedError(ServerError):

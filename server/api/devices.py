@@ -30,6 +30,7 @@ from server.errors import UnknownDeviceError
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
+from server.fleet.naming import MAX_TAGS, MAX_TITLE, DeviceNaming
 from server.fleet.revocation import Revocations
 from server.ingest.window_spans import WindowSpan, WindowSpans
 from server.people import SOMEBODY
@@ -51,7 +52,8 @@ class DeviceBody(BaseModel):
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
     empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there;
     or away, silent, never_heard, gone, and then the other fields are its last report. ``concern``: what it does with
-    its inputs while its release runs and answers none (``reported.unread`` has the numbers), else "".
+    its inputs while its release runs and answers none (``reported.unread`` has the numbers), else "". ``tags`` and
+    ``title``: what people call it.
     """
 
     device: str
@@ -73,6 +75,8 @@ class DeviceBody(BaseModel):
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""
+    tags: list[str] = Field(default_factory=list)
+    title: str = ""
 
 
 class DevicesBody(PageBody):
@@ -126,16 +130,16 @@ def router(
     @routes.get("/api/devices")
     def list_devices(  # noqa: PLR0913 - one argument a parameter of the query
         *, ended: bool = False, search: Search = "", site: Name = "", state: Name = "", release: Name = "",
-        condition: FleetCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE, descending: bool = False,
-        limit: Limit = None, cursor: Cursor = None,
+        tag: Name = "", condition: FleetCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE,
+        descending: bool = False, limit: Limit = None, cursor: Cursor = None,
     ) -> DevicesBody:  # fmt: skip
         """Return devices of the fleet; with ``ended``, the revoked and removed ones instead, newest first.
 
-        ``search``: words in id, site, release or attributes. Without ``limit``, 422 ``page_needed`` if there are more
-        than 200.
+        ``search``: words in id, name, tags, site, release or attributes. Without ``limit``, 422 ``page_needed`` if
+        there are more than 200.
         """
         wanted = DeviceFilter(
-            search=search, site=site, state=state, release=release, condition=condition, ended=ended
+            search=search, site=site, state=state, release=release, tag=tag, condition=condition, ended=ended
         )  # fmt: skip
         found = listing.page(wanted, sort=sort, descending=descending, limit=limit or _SHOWN, cursor=cursor)
         check_whole(found, limit, cursor)
@@ -185,8 +189,53 @@ def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> D
         clock_skew_ms=device.clock_off_ms, reported=to_document(device.reported) if device.reported else None,
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
         ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
-        concern=device.answers_nothing,
+        concern=device.answers_nothing, tags=list(device.tags), title=device.title,
     )  # fmt: skip
+
+
+class TagRequest(BaseModel, extra="forbid"):
+    """Tags to give a device, and to take from it; ``by``: who decided it, for the events."""
+
+    add: Annotated[list[str], Field(max_length=MAX_TAGS)] = Field(default_factory=list)
+    remove: Annotated[list[str], Field(max_length=MAX_TAGS)] = Field(default_factory=list)
+    by: Person = SOMEBODY
+
+
+class RenameRequest(BaseModel, extra="forbid"):
+    """The name beside the id, "" for none; ``by``: who decided it, for the events."""
+
+    title: Annotated[str, Field(max_length=MAX_TITLE)]
+    by: Person = SOMEBODY
+
+
+class NamedBody(ValueBody):
+    """What people call a device."""
+
+    device: str
+    tags: list[str]
+    title: str
+
+
+def naming_router(auth: Auth, naming: DeviceNaming) -> APIRouter:
+    """Return the routes for operators.
+
+    Their handlers raise ``UnknownDeviceError`` for a device that is not registered, ``DeviceEndedError`` for one that
+    left the fleet.
+    """
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+
+    @routes.post("/api/devices/{device}/tags")
+    def tag(device: str, request: TagRequest, caller: Caller) -> NamedBody:
+        """Give a device tags and take others from it; rollouts and lists choose devices by them."""
+        by = signed(caller, request.by)
+        return NamedBody.of(naming.tag(device, request.add, request.remove, by=by))
+
+    @routes.post("/api/devices/{device}/title")
+    def rename(device: str, request: RenameRequest, caller: Caller) -> NamedBody:
+        """Show a device under a name beside its id, which stays for good."""
+        return NamedBody.of(naming.rename(device, request.title, by=signed(caller, request.by)))
+
+    return routes
 
 
 class EndRequest(BaseModel, extra="forbid"):

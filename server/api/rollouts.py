@@ -96,9 +96,10 @@ class ScopeBody(ValueBody, extra="forbid"):
     """Which devices a rollout is for: those for which each filter that is set holds, by any of its values.
 
     ``attributes``: the value that each key must have. ``hardware``: as devices report it. ``releases`` and ``models``:
-    what a device runs now. Without a filter: every device of the release's model. A blank device, which runs no model
-    yet, joins if ``devices``, ``sites`` or ``attributes`` name it, or if the fleet has one model only. ``move``:
-    devices that run another model get the release too; it needs a filter other than ``hardware``.
+    what a device runs now. ``tags``: that people gave it. Without a filter: every device of the release's model. A
+    blank device, which runs no model yet, joins if ``devices``, ``sites``, ``attributes`` or ``tags`` name it, or if
+    the fleet has one model only. ``move``: devices that run another model get the release too; it needs a filter other
+    than ``hardware``.
     """
 
     devices: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
@@ -107,6 +108,7 @@ class ScopeBody(ValueBody, extra="forbid"):
     hardware: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
     releases: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
     models: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
+    tags: Annotated[list[Listed], Field(max_length=MAX_LISTED)] = Field(default_factory=list)
     move: bool = False
 
 

@@ -50,6 +50,7 @@ from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Fleet, Outbox
 from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
+from server.fleet.naming import DeviceNaming
 from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
 from server.ingest.window_spans import WindowSpans
@@ -389,6 +390,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         enrol_api.router(auth, parts.enrolment, parts.certificates, parts.fleet, reception),
         devices_api.router(auth, parts.fleet, parts.lineage, parts.situation.listing, parts.situation.presence),
         devices_api.revocations_router(auth, parts.revocations),
+        devices_api.naming_router(auth, DeviceNaming(fleet=parts.fleet, clock=parts.clock)),
         devices_api.telemetry_router(auth, parts.fleet, parts.database, parts.spans),
         releases_api.blobs_router(auth, parts.blobs, Assignments(parts.database)),
         releases_api.router(auth, parts.versions, parts.withdrawal),

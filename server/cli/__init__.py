@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +67,7 @@ from server.fleet.device_list import DeviceList
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.liveness import presence
+from server.fleet.naming import DeviceNaming
 from server.fleet.revocation import Revocations
 from server.ingest.faults import shortened
 from server.people import MAX_WHY
@@ -452,7 +454,7 @@ def trust(directory: Path, root: Path) -> None:
     ),
 )
 def devices() -> None:
-    """Print the devices of the fleet; commission, revoke or remove one.
+    """Print the devices of the fleet; tag, name, commission, revoke or remove one.
 
     "fleet-server devices DIR" is short for "fleet-server devices list DIR".
     """
@@ -473,6 +475,7 @@ def devices() -> None:
 @click.option("--site", default="", help="Only devices of this site.")
 @click.option("--state", default="", help="Only devices that reported this state last, such as degraded.")
 @click.option("--release", default="", help="Only devices that run this release.")
+@click.option("--tag", default="", help="Only devices with this tag.")
 @click.option(
     "--condition", type=click.Choice([one.value for one in FleetCondition]), metavar="CONDITION",
     help=f"Only devices for which it holds: {', '.join(FleetCondition)}.",
@@ -480,8 +483,8 @@ def devices() -> None:
 @_JSON
 @_coded
 def devices_list(  # noqa: PLR0913 - one argument a command-line option
-    directory: Path, search: str, site: str, state: str, release: str, condition: str | None, *, ended: bool,
-    as_json: bool,
+    directory: Path, *, search: str, site: str, state: str, release: str, tag: str, condition: str | None,
+    ended: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the devices of the fleet, all for which each option holds.
 
@@ -491,7 +494,7 @@ def devices_list(  # noqa: PLR0913 - one argument a command-line option
     config, database = _opened(directory)
     now_ms, silent_s = system_now_ms(), config.fleet.silent_s
     wanted = DeviceFilter(
-        search=search, site=site, state=state, release=release, ended=ended,
+        search=search, site=site, state=state, release=release, tag=tag, ended=ended,
         condition=FleetCondition(condition) if condition else None,
     )  # fmt: skip
     found = DeviceList(database=database, clock=lambda: now_ms, silent_s=silent_s).all(wanted)
@@ -503,6 +506,39 @@ def devices_list(  # noqa: PLR0913 - one argument a command-line option
 _DEVICE = click.argument("device", metavar="DEVICE")
 _WHY = click.option("--why", default="", help="Kept with it and in the events.")
 _BY = click.option("--by", default="", help="Who decides it; kept with it. The name of the user by default.")
+
+
+@devices.command(epilog=_example("fleet-server devices tag state cam-1 night --remove indoor"))
+@_STATE
+@_DEVICE
+@click.argument("tags", metavar="[TAG]...", nargs=-1)
+@click.option("--remove", "gone", multiple=True, metavar="TAG", help="Take this tag from it.")
+@_BY
+@_coded
+def tag(directory: Path, device: str, tags: tuple[str, ...], gone: tuple[str, ...], by: str) -> None:
+    """Give a device each TAG, and take those after --remove from it; print its tags, one a line.
+
+    "rollouts create --tag" and "devices list --tag" choose devices by them. A tag has 1 to 63 characters a-z 0-9 _ -,
+    a device at most 32 tags. Removing the device takes them off, revoking it does not.
+    """
+    with _naming(directory) as naming:
+        for name in naming.tag(device, tags, gone, by=_console(by)).tags:
+            click.echo(name)
+
+
+@devices.command(epilog=_example("fleet-server devices rename state cam-1 'Gate, north side'"))
+@_STATE
+@_DEVICE
+@click.argument("title", metavar="NAME")
+@_BY
+@_coded
+def rename(directory: Path, device: str, title: str, by: str) -> None:
+    """Show a device under NAME beside its id, '' for none.
+
+    The id itself stays for good: it is part of topics and credentials.
+    """
+    with _naming(directory) as naming:
+        click.echo(f"{device}\t{naming.rename(device, title, by=_console(by)).title}")
 
 
 @devices.command(epilog=_example("fleet-server devices revoke state cam-1 --why 'stolen'"))
@@ -527,7 +563,7 @@ def revoke(directory: Path, device: str, why: str, by: str) -> None:
 @_BY
 @_coded
 def remove(directory: Path, device: str, why: str, by: str) -> None:
-    """Revoke a device and delete its assignment.
+    """Revoke a device and delete its assignment, tags and name.
 
     For hardware that is gone. Its events, evidence and history stay. A new claim for the same id admits it again,
     without a release.
@@ -666,6 +702,15 @@ def _ask_device(
     if not answer.ok:
         raise AnsweredError(answer.code, f"{device}: {answer.text}")
     return answer.data
+
+
+@contextmanager
+def _naming(directory: Path) -> Iterator[DeviceNaming]:
+    _, database = _opened(directory)
+    try:
+        yield DeviceNaming(fleet=_fleet(database), clock=system_now_ms)
+    finally:
+        database.close()
 
 
 def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocations], Device]) -> None:
@@ -1080,6 +1125,7 @@ _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a
     metavar="KEY=VALUE",
     help="Only devices that have it.",
 )
+@click.option("--tag", "tags", multiple=True, help="Only devices with this tag.")
 @click.option("--hardware", multiple=True, help="Only devices that report it, such as aarch64.")
 @click.option("--running", "releases", multiple=True, metavar="RELEASE", help="Only devices that run this release now.")
 @click.option("--model", "models", multiple=True, help="Only devices that run a release of this model now.")
@@ -1103,7 +1149,8 @@ _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a
 @_coded
 def create(  # noqa: PLR0913 - one argument a command-line option
     directory: Path, release: str, *, devices: tuple[str, ...], sites: tuple[str, ...], attributes: tuple[str, ...],
-    hardware: tuple[str, ...], releases: tuple[str, ...], models: tuple[str, ...], move: bool, newcomers: bool,
+    tags: tuple[str, ...], hardware: tuple[str, ...], releases: tuple[str, ...], models: tuple[str, ...], move: bool,
+    newcomers: bool,
     canary: int | None, first: tuple[str, ...], window: str | None, days: str, time_zone: str,
     deadline_s: float | None, probation_s: float | None, success_ratio: float | None, error_ratio: float | None,
     max_bytes_per_s: int, shadow_s: float | None, shadow_limit: float | None, shadow_required: bool, approve: bool,
@@ -1112,8 +1159,8 @@ def create(  # noqa: PLR0913 - one argument a command-line option
     """Create a rollout of RELEASE. It assigns nothing before it is approved: see rollouts approve.
 
     Without a filter it is for all devices that run the release's model. A device has to pass every filter that is
-    given, by any of its values. A blank device, which runs no model yet, joins if --device, --site or --attribute names
-    it, or if the fleet has one model only. Prints the rollout's id and phase.
+    given, by any of its values. A blank device, which runs no model yet, joins if --device, --site, --attribute or
+    --tag names it, or if the fleet has one model only. Prints the rollout's id and phase.
 
     Outside of the window devices download and test the release, but do not switch to it; --deadline counts from the
     assignment, so it has to reach beyond the next opening. Without an option the setting of [rollout] holds.
@@ -1122,7 +1169,8 @@ def create(  # noqa: PLR0913 - one argument a command-line option
         raise click.UsageError("Expected --canary or --first, got both: name the devices, or say how many")
     scope: dict[str, Json] = {
         "devices": list(devices), "sites": list(sites), "attributes": dict(map(_pair, attributes)),
-        "hardware": list(hardware), "releases": list(releases), "models": list(models), "move": move,
+        "tags": list(tags), "hardware": list(hardware), "releases": list(releases), "models": list(models),
+        "move": move,
     }  # fmt: skip
     go_first: Json = list(first) or canary
     wanted: dict[str, Json] = {"release": release, "scope": scope, "newcomers": newcomers, "approved": approve}

@@ -25,7 +25,8 @@ Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 DEVICE_COLUMNS = (
-    "device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence", "concern",
+    "device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence", "concern", "tags",
+    "title",
 )  # fmt: skip
 ENDED_COLUMNS = ("device", "site", "ended", "ended_ms", "ended_why")
 RELEASE_COLUMNS = (
@@ -111,7 +112,8 @@ def device_row(device: Device, presence: Presence) -> Row:
         "desired_gen": device.desired_gen, "desired_release": device.desired_release,
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
         "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
-        "presence": presence.value, "concern": device.answers_nothing,
+        "presence": presence.value, "concern": device.answers_nothing, "tags": list(device.tags),
+        "title": device.title,
     }  # fmt: skip
 
 

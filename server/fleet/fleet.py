@@ -65,6 +65,7 @@ _Message = TypeVar("_Message", Reported, Desired)
 class Device:
     """One registered device. ``reported`` is None before its first report; times are UTC milliseconds, 0: never.
 
+    ``tags`` and ``title`` are what people call it, by name and beside its id.
     ``ended`` is "" for a device of the fleet, otherwise "revoked" or "removed": only its history is left.
     """
 
@@ -82,6 +83,8 @@ class Device:
     ended: str = ""
     ended_ms: int = 0
     ended_why: str = ""
+    tags: tuple[str, ...] = ()
+    title: str = ""
 
     @property
     def release(self) -> str:
@@ -392,8 +395,14 @@ def as_device(row: sa.RowMapping) -> Device:
         reported=decoded_report(device, row["reported"]) if row["reported"] else None, desired=desired,
         desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
         last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
-        ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"],
+        ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"], tags=tuple(row["tags"].split()),
+        title=row["title"],
     )  # fmt: skip
+
+
+def tags_text(tags: Collection[str]) -> str:
+    """Return ``tags`` as the column has them: with a space before and after each, so that a query finds whole ones."""
+    return "".join(f" {tag}" for tag in tags) + (" " if tags else "")
 
 
 _REPORTED: dict[str, tuple[str, Reported]] = {}

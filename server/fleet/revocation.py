@@ -66,7 +66,9 @@ class Revocations:
         return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
 
     def remove(self, device: str, why: str = "", *, by: By = SOMEBODY) -> Device:
-        """Refuse the credentials of ``device`` and delete its assignment, as ``by`` decided; its history stays.
+        """Refuse the credentials of ``device``, delete its assignment, tags and name, as ``by`` decided.
+
+        Its history stays.
 
         Its last report stays too: an open rollout judges it in its next turn.
 
@@ -76,7 +78,7 @@ class Revocations:
         known = self.fleet.device(device)
         if known.ended == REMOVED:
             return known
-        return self._end(known, REMOVED, {"desired": None}, why=why, by=by)
+        return self._end(known, REMOVED, {"desired": None, "tags": "", "title": ""}, why=why, by=by)
 
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: By) -> Device:
         now_ms, why = self.clock(), shortened(why, MAX_WHY)

@@ -23,7 +23,7 @@ class Scope:
 
     ``devices``: ids. ``sites``: names. ``attributes``: the value that each of these keys must have. ``hardware``: as
     the device reports it, such as ``aarch64``. ``releases`` and ``models``: what the device runs now, or is assigned if
-    it has reported none. ``move``: devices that run another model get the release too.
+    it has reported none. ``tags``: that people gave it. ``move``: devices that run another model get the release too.
     """
 
     devices: tuple[str, ...] = ()
@@ -32,6 +32,7 @@ class Scope:
     hardware: tuple[str, ...] = ()
     releases: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     move: bool = False
 
     @classmethod
@@ -44,8 +45,8 @@ class Scope:
 
     @property
     def names_devices(self) -> bool:
-        """Whether it says by device, site or attribute which devices it is for, so that blank ones may join."""
-        return bool(self.devices or self.sites or self.attributes)
+        """Whether it says by device, site, attribute or tag which devices it is for, so that blank ones may join."""
+        return bool(self.devices or self.sites or self.attributes or self.tags)
 
     @property
     def names_models(self) -> bool:
@@ -70,7 +71,7 @@ class Scope:
         parts = [
             f"{what} {listed(values, _NAMED)}"
             for what, values in (
-                ("devices", self.devices), ("sites", self.sites),
+                ("devices", self.devices), ("sites", self.sites), ("tagged", self.tags),
                 ("attributes", [f"{key}={value}" for key, value in self.attributes.items()]),
                 ("hardware", self.hardware), ("running", self.releases), ("of the models", self.models),
             )
@@ -91,6 +92,8 @@ class Scope:
         for what, named, allowed in self._filters:
             if (value := found[what]) not in allowed:
                 return f"its {what} is {value or 'not known'}, and the scope is {listed(named, _NAMED)}"
+        if self.tags and not {*self.tags} & {*device.tags}:
+            return f"its tags are {listed(device.tags, _NAMED) or 'none'}, and the scope is {listed(self.tags, _NAMED)}"
         for key, wanted in self.attributes.items():
             value = device.attributes.get(key, "")
             if value != wanted:

@@ -49,8 +49,8 @@ class Eligibility:
     """Which devices may get one release, with the reason for each that may not.
 
     A device that runs a model gets releases of this model alone, unless the scope names it and moves it. A blank
-    device, which runs and is assigned nothing, joins if the scope names it by device, site or attribute, or if the
-    fleet has one model only.
+    device, which runs and is assigned nothing, joins if the scope names it by device, site, attribute or tag, or
+    if the fleet has one model only.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Eligibility:
             return f"it is on {what}, a release of {model}, and moves to {self.model} only by a scope with move"
         if not model and self.other_models and not (named or scope.names_devices):
             others = listed(self.other_models, _NAMED)
-            return f"it runs no model yet and the fleet also has {others}: name it by device, site or attribute"
+            return f"it runs no model yet and the fleet also has {others}: name it by device, site, attribute or tag"
         return "" if choose_bundle(self.bundles, self.name, device) else self._unable(device)
 
     def outside(self, device: Device, scope: Scope) -> str:

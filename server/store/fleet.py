@@ -27,6 +27,8 @@ DEVICES = sa.Table(
     sa.Column("ended", sa.String(16), nullable=False, default="", server_default=""),
     sa.Column("ended_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("tags", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("title", sa.String(100), nullable=False, default="", server_default=""),
     change_column("devices"),
 )
 

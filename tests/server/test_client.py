@@ -222,6 +222,16 @@ def test_devices_and_releases_are_typed(client: FleetClient) -> None:
     assert client.running("m-1") == ()
 
 
+def test_a_device_is_tagged_named_and_found(client: FleetClient) -> None:
+    """Each call returns the device as it is then."""
+    name = client.devices()[0].device
+    assert client.tag_device(name, add=("night", "indoor")).tags == ("indoor", "night")
+    assert client.tag_device(name, remove=("indoor",)).tags == ("night",)
+    assert client.rename_device(name, "Gate").title == "Gate"
+    assert [one.device for one in client.devices(tag="night")] == [name]
+    assert client.devices(tag="day") == ()
+
+
 def test_a_rollout_from_creation_to_its_end(client: FleetClient) -> None:
     """Made, approved, paused, resumed and aborted; groups and devices are typed too."""
     made = client.create_rollout("m-1", canary=["cam-1"])

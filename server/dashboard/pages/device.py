@@ -60,6 +60,7 @@ from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import ServerError, UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
+from server.fleet.naming import DeviceNaming
 from server.retraining.harm import DEVICE
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
@@ -131,6 +132,7 @@ def _build(device: str, visit: Visit) -> None:
         Asking(visit, device).build()
         Accepting(visit, device).build()
         Recommissioning(visit, device).build()
+        Calling(visit, device).build()
         Leaving(visit, device).build()
 
 
@@ -218,6 +220,8 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     replay = reported.update.replay if reported else None
     replayed = replay_text((replay,)) if replay is not None else ""
     return (
+        *((("name", device.title),) if device.title else ()),
+        *((("tags", " ".join(device.tags)),) if device.tags else ()),
         ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()),
         *((("inputs", device.answers_nothing),) if device.answers_nothing else ()),
@@ -511,6 +515,43 @@ class Recommissioning:
         if await self.visit.ask(begin, Need.OPERATE) is not None:
             with self.visit.client:
                 ui.navigate.reload()
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The name and the tags of a device, as one visitor may change them."""
+
+    visit: Visit
+    device: str
+
+    def build(self) -> None:
+        """Show the fields, for a device of the fleet."""
+        try:
+            known = self.visit.services.fleet.device(self.device)
+        except UnknownDeviceError:
+            return
+        if known.ended:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Name and tags")
+            ui.label("The id stays. Rollouts and lists choose devices by tags.").classes("tf-muted tf-small")
+            with ui.element("div").classes("tf-row"):
+                title = ui.input("Name", value=known.title).props("dense outlined")
+                tags = ui.input("Tags", value=" ".join(known.tags), placeholder="night indoor").props("dense outlined")
+                save = partial(self._save, title, tags)
+                ui.button("Save", on_click=save).props("no-caps dense outline").style("padding: 4px 14px")
+
+    async def _save(self, title: ui.input, tags: ui.input) -> None:
+        if await self.visit.ask(partial(self._note, title.value or "", tags.value or ""), Need.OPERATE) is not None:
+            with self.visit.client:
+                ui.navigate.reload()
+
+    def _note(self, title: str, tags: str) -> Device:
+        services, by = self.visit.services, self.visit.by()
+        naming = DeviceNaming(fleet=services.fleet, clock=services.fleet.clock)
+        wanted, known = set(tags.replace(",", " ").split()), set(services.fleet.device(self.device).tags)
+        naming.tag(self.device, wanted - known, known - wanted, by=by)
+        return naming.rename(self.device, title, by=by)
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,6 +356,7 @@ class FormChoices:
     models: tuple[str, ...]
     running: tuple[str, ...]
     hardware: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 def form_choices(services: Services) -> FormChoices:
@@ -368,6 +369,7 @@ def form_choices(services: Services) -> FormChoices:
         models=_sorted(running_model(device, known) for device in devices),
         running=_sorted(device.release or device.desired_release for device in devices),
         hardware=_sorted(device.reported.hardware for device in devices if device.reported),
+        tags=_sorted(tag for device in devices for tag in device.tags),
     )
 
 
@@ -401,6 +403,7 @@ class ScopeForm:
     models: ui.select
     releases: ui.select
     hardware: ui.select
+    tags: ui.select
     attributes: ui.input
     devices: ui.input
     move: ui.checkbox
@@ -411,11 +414,11 @@ class ScopeForm:
         """Show the fields, folded away."""
         with ui.expansion("Only some devices").classes("w-full"):
             with ui.element("div").classes("tf-row"):
-                sites, models, releases, hardware = (
+                sites, models, releases, hardware, tags = (
                     ui.select([], label=label, multiple=True)
                     .props("dense outlined use-chips")
                     .style("min-width: 190px")
-                    for label in ("Sites", "Run the model", "Run the release", "Hardware")
+                    for label in ("Sites", "Run the model", "Run the release", "Hardware", "Tags")
                 )
                 attributes = ui.input("Attributes", placeholder="lens=wide, floor=2").props("dense outlined")
                 devices = ui.input("Devices", placeholder="cam-1, cam-2").props("dense outlined")
@@ -423,19 +426,19 @@ class ScopeForm:
                 move = ui.checkbox("Move devices of another model to this one")
                 newcomers = ui.checkbox("Devices that enrol meanwhile join")
             ui.label(
-                "A device has to fit all that is filled in. One that runs no model yet joins if a site, an attribute "
-                "or the list of devices names it, or if the fleet has one model only."
+                "A device has to fit all that is filled in. One that runs no model yet joins if a site, an attribute, "
+                "a tag or the list of devices names it, or if the fleet has one model only."
             ).classes("tf-muted tf-small")
         return cls(
-            sites=sites, models=models, releases=releases, hardware=hardware, attributes=attributes, devices=devices,
-            move=move, newcomers=newcomers,
+            sites=sites, models=models, releases=releases, hardware=hardware, tags=tags, attributes=attributes,
+            devices=devices, move=move, newcomers=newcomers,
         )  # fmt: skip
 
     def offer(self, found: FormChoices) -> None:
-        """Offer the sites, models and hardware that there are."""
+        """Offer the sites, models, hardware and tags that there are."""
         for chosen, values in (
             (self.sites, found.sites), (self.models, found.models), (self.releases, found.running),
-            (self.hardware, found.hardware),
+            (self.hardware, found.hardware), (self.tags, found.tags),
         ):  # fmt: skip
             if list(values) != chosen.options:
                 chosen.set_options(list(values), value=[value for value in chosen.value or [] if value in values])
@@ -449,7 +452,8 @@ class ScopeForm:
         return Scope(
             devices=tuple(words(self.devices.value)), sites=tuple(self.sites.value),
             attributes=pairs(self.attributes.value), hardware=tuple(self.hardware.value),
-            models=tuple(self.models.value), releases=tuple(self.releases.value), move=bool(self.move.value),
+            models=tuple(self.models.value), releases=tuple(self.releases.value), tags=tuple(self.tags.value),
+            move=bool(self.move.value),
         )  # fmt: skip
 
 

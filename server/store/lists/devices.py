@@ -59,14 +59,16 @@ class DeviceSort(StrEnum):
 class DeviceFilter:
     """Which devices; a filter that is "" or None is not set. All that are set hold.
 
-    ``search``: each of its words is part of the id, the site, the release or the attributes of the registry, in any
-    case. ``release``: the one that it reports. ``ended``: those that left the fleet instead.
+    ``search``: each of its words is part of the id, the name, the tags, the site, the release or the attributes of the
+    registry, in any case. ``release``: the one that it reports. ``tag``: one of its tags. ``ended``: those that left
+    the fleet instead.
     """
 
     search: str = ""
     site: str = ""
     state: str = ""
     release: str = ""
+    tag: str = ""
     condition: FleetCondition | None = None
     ended: bool = False
 
@@ -156,17 +158,20 @@ class _Fields:
             found.append(DEVICES.c.state == wanted.state)
         if wanted.release:
             found.append(self.release == wanted.release)
+        if wanted.tag:
+            found.append(DEVICES.c.tags.contains(f" {wanted.tag} ", autoescape=True))
         if wanted.condition is not None:
             found.append(self.holds(wanted.condition))
         found += [self._has(word) for word in wanted.search.split()]
-        if "\0" in f"{wanted.search}{wanted.site}{wanted.state}{wanted.release}":
+        if "\0" in f"{wanted.search}{wanted.site}{wanted.state}{wanted.release}{wanted.tag}":
             found.append(sa.false())  # no stored text has it: SQLite would end a word there, PostgreSQL refuses it
         return found
 
     def _has(self, word: str) -> sa.ColumnElement[bool]:
         attributes, escaped = sa.cast(DEVICES.c.attributes, sa.Text), json.dumps(word)[1:-1]
         return sa.or_(
-            DEVICES.c.device.icontains(word, autoescape=True), DEVICES.c.site.icontains(word, autoescape=True),
+            DEVICES.c.device.icontains(word, autoescape=True), DEVICES.c.title.icontains(word, autoescape=True),
+            DEVICES.c.tags.icontains(word, autoescape=True), DEVICES.c.site.icontains(word, autoescape=True),
             self.release.icontains(word, autoescape=True), attributes.icontains(escaped, autoescape=True),
         )  # fmt: skip
 

@@ -228,7 +228,8 @@ def test_a_scope_is_kept_shown_and_holds_for_newcomers(fleet: MemoryFleet) -> No
     client, scope = fleet.client(), {"sites": ["kw"], "attributes": {"lens": "a"}}
     body = {"release": "cam-1", "scope": scope, "newcomers": True, "approved": True}
     made = client.post("/api/rollouts", json=body).json()
-    everything = {"devices": [], "hardware": [], "releases": [], "models": [], "move": False, **scope}
+    empty: dict[str, object] = {name: [] for name in ("devices", "hardware", "releases", "models", "tags")}
+    everything = {**empty, "move": False, **scope}
     assert (made["scope"], made["newcomers"]) == (everything, True)
     enrol("cam2", "kw")
     enrol("mic2", "barn")
