@@ -187,6 +187,8 @@ def _show(view: View) -> None:
             with ui.element("div").classes("tf-row").style("gap: 8px"):
                 pill(Status(concern.level.value, _LEVELS[concern.level][0]))
                 ui.label(concern.text)
+        if view.overall.concerns:
+            ui.link("Alerts: what needs a person, and who looks after it", "/alerts").classes("tf-link tf-small")
     if view.verdicts.rows:
         heading("Open verdicts")
     for card in view.verdicts.rows:
