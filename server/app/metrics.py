@@ -100,8 +100,9 @@ class FleetFigures(Collector):
             free = shutil.disk_usage(self.situation.vitals.folder).free
             yield GaugeMetricFamily("tinyfleet_disk_free_bytes", "Free bytes for the state directory.", free)
         file = sqlite_file(self.database.engine)
-        if file is not None:
-            yield GaugeMetricFamily("tinyfleet_database_bytes", "Bytes of the SQLite file and its log.", _size(file))
+        size = self.database.size_bytes() if file is None else _size(file)
+        if size is not None:
+            yield GaugeMetricFamily("tinyfleet_database_bytes", "Bytes of the database, with SQLite's log.", size)
         expires = GaugeMetricFamily(
             "tinyfleet_metadata_expires_timestamp_seconds",
             "When signed metadata expire, in Unix seconds.",

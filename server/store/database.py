@@ -31,12 +31,12 @@ METADATA = sa.MetaData()
 _ROW_ID = sa.Integer().with_variant(sa.BigInteger(), "postgresql")  # SQLite's INTEGER has 64 bits
 _PATIENCE = {
     "connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3",
-    "options": "-c idle_in_transaction_session_timeout=60000",
+    "options": "-c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on",
 }  # fmt: skip
 """Seconds (and probes) after which a host of PostgreSQL that is gone counts as such; a URL may have its own.
 
-And the milliseconds after which PostgreSQL ends a transaction in which nothing comes: a process that is stopped in the
-midst of one would keep others from its devices.
+What is acknowledged is on the disk, whatever the host's setting. And the milliseconds after which PostgreSQL ends a
+transaction in which nothing comes: a process that is stopped in the midst of one would keep others from its devices.
 """
 _DISK_FULL = "53100"
 _VALUES = ("22", "54")  # classes of SQLSTATE: data exception, program limit exceeded
@@ -87,6 +87,18 @@ class Database:
         if found is None:
             raise missing
         return found
+
+    def size_bytes(self) -> int | None:
+        """Return the bytes of a PostgreSQL database on its disk; None if it does not answer, and for SQLite's file."""
+        if not self.is_shared:
+            return None
+        try:
+            with self.begin() as connection:
+                return int(
+                    connection.execute(sa.select(sa.func.pg_database_size(sa.func.current_database()))).scalar_one()
+                )
+        except ServerError:
+            return None
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -65,6 +65,14 @@ def lose(fleet: MemoryFleet) -> None:
         fleet.turn()
 
 
+@pytest.mark.stores
+def test_the_size_of_the_database_is_there_whatever_it_is(fleet: MemoryFleet) -> None:
+    """A file, or what PostgreSQL says of its own."""
+    told = fleet.client().get("/metrics").text.splitlines()
+    (line,) = [one for one in told if one.startswith("tinyfleet_database_bytes ")]
+    assert float(line.split()[1]) > 100_000
+
+
 def test_the_figures_are_those_of_the_overall_status(fleet: MemoryFleet) -> None:
     """A lost device counts as such; a signal without names is 0 and not missing."""
     for number in range(3):
