@@ -58,6 +58,9 @@ def test_a_dismissed_verdict_holds_no_rollout_after_a_restart(fleet: MemoryFleet
     assert _turn(fleet) is RolloutPhase.RUNNING
     fleet.restart()
     assert _turn(fleet) is RolloutPhase.RUNNING
+    acts = [(one.act, one.account, one.subject) for one in fleet.app.parts.acts.after(0, 99)]
+    paused = [("rollout.pause", "server", "r"), ("verdict.dismiss", "ada", str(number))]
+    assert acts[-3:] == [*paused, ("rollout.resume", "an operator", "r")]
 
 
 def test_the_next_verdict_pauses_again(fleet: MemoryFleet) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from server.access.audit_log import AuditLog
 from server.drift.detection.detector_bank import DetectorSettings, Observation
 from server.drift.detection.movement import ScoreColumns
 from server.drift.detection.places import LOG_LIMIT, LOOK_WINDOWS
@@ -225,6 +226,8 @@ def test_labels_decide_again_while_the_verdict_is_open(world: FleetWorld) -> Non
     world.service.places.withdraw("d4", now_ms=3, by="Bob")
     world.service.places.note(harmful, 4)
     assert world.service.places.of("d4").state is PlaceState.HARMFUL
+    acts = [(one.act, one.account, one.subject, one.at_ms) for one in AuditLog(world.database).latest(2)]
+    assert acts == [("place.withdraw", "Bob", "d4", 3), ("place.accept", "Ada", "d4", 1)]
     world.live(2)
     assert world.kinds() == {"new_place"}
 

@@ -99,6 +99,8 @@ def test_a_number_reaches_what_a_retraining_reads(
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
     assert [row["label"] for row in rows] == [stored]
+    (act,) = [one for one in app.parts.acts.after(0, 99) if one.act == "sample.label"]
+    assert (act.account, act.said, act.subject, act.data["label"]) == ("operator", "ada", "1", stored)
 
 
 def test_a_form_follows_the_manifest() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from server.access.audit_log import AuditLog
 from server.drift.verdicts import VerdictKind
 from server.errors import LeaseLostError, TriggerPhaseError
 from server.registry.blobs import Blobs
@@ -61,8 +62,11 @@ def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
     turns(site)
     site.upload(30, wrong=1)
     assert turns(site) == "collecting"
-    site.service.triggers.approve(site.service.triggers.all()[0].id)
+    trigger = site.service.triggers.all()[0].id
+    site.service.approve(trigger, by="ada")
     assert turns(site) == "proposed"
+    (act,) = AuditLog(site.service.triggers.database).latest(1)
+    assert (act.act, act.account, act.subject) == ("retraining.approve", "ada", str(trigger))
 
 
 def test_a_scene_that_is_seen_often_is_one_observation(site: Site) -> None:
@@ -159,7 +163,9 @@ def test_a_withdrawn_retraining_stays_withdrawn(site: Site) -> None:
     site.upload(30, wrong=20)
     turns(site)
     job = site.service.jobs.lease("w", 2_000)
-    ended = site.service.withdraw(site.service.triggers.all()[0].id, 2_500)
+    ended = site.service.withdraw(site.service.triggers.all()[0].id, 2_500, by="ada")
+    (act,) = AuditLog(site.service.triggers.database).latest(1)
+    assert (act.act, act.account, act.at_ms) == ("retraining.withdraw", "ada", 2_500)
     assert (ended.phase.value, turns(site), len(site.service.triggers.all())) == ("withdrawn", "withdrawn", 1)
     with pytest.raises(LeaseLostError):
         site.service.jobs.heartbeat(job.id if job else "", "w", 3_000)
