@@ -168,9 +168,8 @@ async def visit(served: Served, page: httpx.Response, cookies: dict[str, str]) -
     return client
 
 
-def measure(served: Served, *, quick: bool) -> list[Row]:
-    """Return the rows of one server."""
-    count, old = (5, 6) if quick else (40, 20)
+def measure(served: Served, count: int, old: int) -> list[Row]:
+    """Return the rows of one server: ``count`` requests of each address, and ``old`` visitors at once."""
     headers = {"Authorization": f"Bearer {served.token}"}
     with httpx.Client(base_url=served.url, headers=headers, timeout=300) as client:
         begun_s = time.monotonic()
@@ -197,16 +196,17 @@ def measure(served: Served, *, quick: bool) -> list[Row]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="1,000 devices, less telemetry, and few requests; no figure is judged.")
 @click.option("--devices", "count", type=click.IntRange(100, 99_999), default=10_000, show_default=True)
+@click.option("--requests", type=click.IntRange(3), default=40, show_default=True, help="Of each address.")
 @click.option("--state", type=click.Path(path_type=Path, exists=True), help="One that year.py has made, to save time.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
-def main(count: int, state: Path | None, json_file: Path | None, *, quick: bool) -> None:
+def main(count: int, requests: int, state: Path | None, json_file: Path | None, *, quick: bool) -> None:
     """Print times, sizes and memory of lists and pages; exit 1 if a target is missed."""
     with tempfile.TemporaryDirectory() as folder:
         path = state or Path(folder, "state")
         if state is None:
             make_state(path, 1_000 if quick else count, quick=quick)
         with served(path) as server:
-            rows = measure(server, quick=quick)
+            rows = measure(server, 5 if quick else requests, 6 if quick else 20)
     sys.exit(told([row.unjudged() for row in rows] if quick else rows, json_file))
 
 
