@@ -13,7 +13,7 @@ from server.drift.ledger import Finding, Verdicts
 from server.drift.verdicts import DriftVerdict, VerdictKind
 from server.errors import RolloutRefusedError
 from server.fleet.fleet import Fleet, Outbox
-from server.people import SERVER_ACTOR, By
+from server.people import By
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions
@@ -47,12 +47,13 @@ class RolloutBook:
     """Rollouts that end when the test ends them."""
 
     requests: list[RolloutOptions] = field(default_factory=list)
+    by: list[By] = field(default_factory=list)
     phase: RolloutPhase = RolloutPhase.RUNNING
     refuses: bool = False
 
     def create(self, request: RolloutOptions, *, by: By = "") -> Rollout:
         """Note the request."""
-        assert by is SERVER_ACTOR, "a retraining is nobody's own rollout"
+        self.by.append(by)
         if self.refuses:
             raise RolloutRefusedError("Expected devices without an open rollout, got some of r1")
         self.requests.append(request)

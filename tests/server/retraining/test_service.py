@@ -10,6 +10,7 @@ import pytest
 from server.access.audit_log import AuditLog
 from server.drift.verdicts import VerdictKind
 from server.errors import LeaseLostError, TriggerPhaseError
+from server.people import SERVER_ACTOR
 from server.registry.blobs import Blobs
 from server.rollout.create import RolloutOptions
 from server.rollout.model import RolloutPhase
@@ -43,6 +44,7 @@ def test_a_persisted_site_alarm_becomes_a_rolled_out_model(site: Site) -> None:
     site.service.jobs.done(job.id, "w", "model-2", {}, 3_000)
     assert turns(site) == "rollout"
     assert (site.rollouts.requests[0].release, site.rollouts.requests[0].canary) == ("model-2", ("d1",))
+    assert site.rollouts.by == [SERVER_ACTOR], "it is no person's own rollout"
     site.rollouts.phase = RolloutPhase.SUCCEEDED
     assert turns(site) == "settled"
 
