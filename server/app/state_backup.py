@@ -30,7 +30,7 @@ from server.trust.repository import mark_copy
 from server.wording import listed
 from wire import __version__
 from wire.canonical import sha256_file, sha256_hex
-from wire.durable import sync_folder, write_atomically
+from wire.durable import move, sync_folder, write_atomically
 
 _LIST = "backup.json"
 _SCRATCH = frozenset({"broker", "run", "backups", "server.lock", _LIST})
@@ -179,10 +179,7 @@ def restore_state(copy: Copy, target: Path) -> None:
         shutil.copytree(copy.path, part, ignore=shutil.ignore_patterns(_LIST))
         part.chmod(0o700)
         sync_tree(part)
-        if target.exists():
-            target.rmdir()
-        part.rename(target)
+        move(part, target)  # onto an empty folder, too
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    sync_folder(target.parent)

@@ -324,7 +324,7 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
 def backup(directory: Path, target: Path) -> None:
     """Copy a state directory to the new directory TARGET; the server may run meanwhile.
 
-    "fleet-server restore TARGET DIR" makes a state directory of it again: with the same ports, keys, tokens, devices
+    "fleet-server restore DIR TARGET" makes a state directory of it again: with the same ports, keys, tokens, devices
     and bundles; it signs newer versions than devices have seen. For PostgreSQL, dump the database with pg_dump first.
     """
     state = open_state(directory)
@@ -344,32 +344,27 @@ def backup(directory: Path, target: Path) -> None:
 
 @main.command(
     epilog=_example(
-        "fleet-server restore /backups/fleet-2026-11-28 state",
-        "fleet-server restore --check /backups/fleet-2026-11-28",
+        "fleet-server restore state /backups/fleet-2026-11-28",
+        "fleet-server restore state /backups/fleet-2026-11-28 --check",
     )
 )
+@_STATE
 @click.argument("copy", metavar="COPY", type=click.Path(), callback=_path)
-@click.argument(
-    "directory", metavar="[DIR]", type=click.Path(), required=False,
-    callback=lambda *given: _path(*given) if given[2] else None,
-)  # fmt: skip
-@click.option("--check", is_flag=True, help="Only read the copy and compare it with its digests; DIR is left out.")
+@click.option("--check", is_flag=True, help="Only read the copy and compare it with its digests; DIR is not touched.")
 @_coded
-def restore(copy: Path, directory: Path | None, *, check: bool) -> None:
+def restore(directory: Path, copy: Path, *, check: bool) -> None:
     """Make the new state directory DIR of a COPY that "fleet-server backup" made.
 
     Every file is compared with its digest first. DIR is there whole or not at all, and nothing is ever replaced. Then
     run the server on it as before, and repeat what was done since the copy was made: revocations, withdrawals,
     releases (compressor publish) and rollouts. A PostgreSQL database is restored by pg_restore first.
     """
-    if check is (directory is not None):
-        raise click.UsageError("Expected DIR, or --check without it")
     found = check_backup(copy)
     made = datetime.fromtimestamp(found.made_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC") if found.made_ms else ""
     whole = f"made {made} by tinyfleet {found.version}: {found.files} files are whole"
     without = "of a version without digests: only database and bundles were checked"
     click.echo(f"copy       {copy}, {whole if made else without}")
-    if directory is None:
+    if check:
         return
     restore_state(found, directory)
     url = read_config(open_state(directory).config).store.url

@@ -34,7 +34,7 @@ def test_devices_find_a_restored_server_and_take_releases_from_it(fleet: Fleet, 
     fleet.server.stop()
     shutil.rmtree(fleet.state)
     wait(lambda: not device.status().get("connected"), "the loss")
-    subprocess.run([program, "restore", copy, str(fleet.state)], check=True, capture_output=True, timeout=60)
+    subprocess.run([program, "restore", str(fleet.state), copy], check=True, capture_output=True, timeout=60)
     fleet.start()
     assert ((fleet.state / "ports.json").read_bytes(), (fleet.state / "operator.token").read_bytes()) == (told, token)
     wait(lambda: device.status().get("connected"), "dev connected again")

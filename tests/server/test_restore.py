@@ -206,7 +206,7 @@ def copy(fleet: MemoryFleet, tmp_path: Path) -> Path:
 def test_a_restored_directory_is_the_server_that_devices_know(fleet: MemoryFleet, copy: Path, tmp_path: Path) -> None:
     """Ports, tokens, keys, bundles and devices are the same, private as before; the list of the copy is left out."""
     before = {name: (fleet.state.path / name).read_bytes() for name in ("ports.json", "operator.token")}
-    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    done = CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy)])
     assert (done.exit_code, done.stderr) == (0, "")
     assert "files are whole" in done.stdout
     assert "compressor publish" in done.stdout
@@ -258,22 +258,22 @@ def test_a_damaged_copy_is_named_and_nothing_is_restored(
     name = damage(copy)
     if not digests:
         (copy / "backup.json").unlink()
-    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    done = CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy)])
     assert (done.exit_code, (tmp_path / "again").exists(), name in done.stderr) == (1, False, True)
-    assert CliRunner().invoke(main, ["restore", "--check", str(copy)]).exit_code == 1
+    assert CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy), "--check"]).exit_code == 1
 
 
 def test_a_copy_of_an_older_version_is_restored_with_a_word(copy: Path, tmp_path: Path) -> None:
     """It has no digests to compare with."""
     (copy / "backup.json").unlink()
-    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    done = CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy)])
     assert (done.exit_code, "without digests" in done.stdout) == (0, True)
 
 
 def test_a_copy_that_was_not_finished_is_refused(copy: Path, tmp_path: Path) -> None:
     """The settings come last: without them the copy ended early."""
     (copy / "server.toml").unlink()
-    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    done = CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy)])
     assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
     assert "finished" in done.stderr
 
@@ -281,7 +281,7 @@ def test_a_copy_that_was_not_finished_is_refused(copy: Path, tmp_path: Path) -> 
 def test_nothing_is_replaced(copy: Path, fleet: MemoryFleet) -> None:
     """A directory in use is not overwritten by an older one."""
     before = (fleet.state.path / "server.toml").read_bytes()
-    done = CliRunner().invoke(main, ["restore", str(copy), str(fleet.state.path)])
+    done = CliRunner().invoke(main, ["restore", str(fleet.state.path), str(copy)])
     assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
     assert (fleet.state.path / "server.toml").read_bytes() == before
 
@@ -310,5 +310,5 @@ def test_a_restore_that_was_killed_leaves_no_directory_and_can_be_repeated(
 def test_a_list_that_is_none_is_refused(copy: Path, tmp_path: Path, text: str) -> None:
     """No path outside the copy is ever read."""
     (copy / "backup.json").write_text(text)
-    done = CliRunner().invoke(main, ["restore", str(copy), str(tmp_path / "again")])
+    done = CliRunner().invoke(main, ["restore", str(tmp_path / "again"), str(copy)])
     assert (done.exit_code, "backup.json" in done.stderr) == (1, True)
