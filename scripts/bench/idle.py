@@ -50,7 +50,7 @@ from wire.messages import Desired, DeviceState, InstalledRelease, Reported, Upda
 SIZES, WAITING, TURNS = (100, 1_000, 10_000), 10, 20
 CPU_RATIO, FLAT_RATIO = 0.05, 1.02
 WATCHED_S, LONG_S, STEP_S, SETTLED_S = 10.0, 600.0, 10.0, 120.0
-STILL_RATIO, STILL_S = 0.2, 3  # so little for so long: a server has done what was due after its start
+STILL_RATIO, STILL_S = 0.2, 8  # so little for so long: a server has done what was due after its start
 
 
 def prepare(folder: Path, count: int) -> StateDirectory:
