@@ -1096,8 +1096,43 @@ def rollouts_list(directory: Path, *, as_json: bool) -> None:
 
 _SECONDS, _RATIO = _Number(0, 366 * 86_400, min_open=True), _Number(0, 1)
 _ROLLOUT = click.argument("rollout", metavar="ROLLOUT")
+_TROUBLED = 50  # rows that people read
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")
 _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a JSON object instead of its phase.")
+
+
+@rollouts.command(
+    epilog=_example(
+        "fleet-server rollouts show state 3f2a91c0", "fleet-server rollouts show state 3f2a91c0 --json | jq .groups"
+    )
+)
+@_STATE
+@_ROLLOUT
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with every field instead.")
+@_coded
+def show(directory: Path, rollout: str, *, as_json: bool) -> None:
+    """Print one rollout: how often its release fails, its groups, and the devices that failed.
+
+    First lines of a name and a value, then two tables of tab-separated values. failing: the share of devices on which
+    the release failed, with bounds that hold whenever one looks. A group opens the next when needs_committed_ratio of
+    its devices committed, and the rollout pauses above pauses_above_ratio failed ones. forecast_bytes: the bodies that
+    its devices were or are to fetch, without what HTTP, MQTT and TLS add; air_bytes: what they have fetched.
+    """
+    service, database = _rollouts(directory)
+    try:
+        (found,) = service.up_to_date(service.get(rollout))
+    finally:
+        database.close()
+    groups, troubled = listings.group_rows(found), listings.trouble_rows(found)
+    if as_json:
+        click.echo(json.dumps({**listings.rollout_row(found), "groups": groups, "troubled": troubled}))
+        return
+    click.echo("\n".join(listings.rollout_lines(found)))
+    click.echo("\n" + listings.as_tsv(groups, listings.GROUP_COLUMNS))
+    if troubled:
+        click.echo("\n" + listings.as_tsv(troubled[:_TROUBLED], listings.TROUBLE_COLUMNS))
+        if len(troubled) > _TROUBLED:
+            click.echo(f"and {len(troubled) - _TROUBLED} more: --json has all")
 
 
 @rollouts.command(

@@ -18,7 +18,7 @@ from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.figures.forecast import total
 from server.rollout.figures.sequential import failing
-from server.rollout.model import IN_FLIGHT, Member, Rollout
+from server.rollout.model import IN_FLIGHT, IN_VAIN, Member, Rollout
 from server.rollout.thresholds import count_members, removed_count, replaced_count, waiting
 
 Row = Mapping[str, object]
@@ -49,6 +49,11 @@ ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
     "replaced", "removed", "air_bytes", "bundle_bytes", "scope", "forecast_bytes",
 )  # fmt: skip
+GROUP_COLUMNS = (
+    "group", "open", "devices", "committed", "under_way", "failed", "stuck", "pending", "needs_committed_ratio",
+    "pauses_above_ratio", "forecast_bytes", "air_bytes", "skipped_by",
+)  # fmt: skip
+TROUBLE_COLUMNS = ("device", "group", "standing", "code", "replaced_by", "settled_ms")
 
 PLACE_COLUMNS = (
     "device", "site", "state", "release", "asks", "audited", "wrong", "lower_risk", "upper_risk", "source_risk", "text",
@@ -177,6 +182,44 @@ def rollout_row(rollout: Rollout) -> Row:
         "bytes_by_group": {group.name: _air(rollout.group_members(at)) for at, group in enumerate(rollout.groups)},
         "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip
+
+
+def rollout_lines(rollout: Rollout) -> list[str]:
+    """Return what a person asks first about one rollout: a line each, its name and its value, without what is empty."""
+    shown = {
+        "rollout": rollout.id, "release": rollout.release, "phase": rollout.phase.value, "text": rollout.text,
+        "scope": rollout.scope.text, "created by": rollout.created_by, "approved by": ", ".join(rollout.approvals),
+        "failing": failing(rollout).text if rollout.opened else "",
+    }  # fmt: skip
+    return [f"{name:<11} {value}".translate(_BLANKS) for name, value in shown.items() if value]
+
+
+def group_rows(rollout: Rollout) -> list[Row]:
+    """Return a row for each group: its devices by standing, what it needs, and its bytes."""
+    rows: list[Row] = []
+    for at, group in enumerate(rollout.groups):
+        members = rollout.group_members(at)
+        counts = count_members(members)
+        rows.append({
+            "group": group.name, "open": "yes" if at < rollout.opened else "no", "devices": counts.total,
+            "committed": counts.committed, "under_way": sum(one.standing in IN_FLIGHT for one in members),
+            "failed": counts.failed, "stuck": counts.stuck, "pending": counts.pending,
+            "needs_committed_ratio": group.success_ratio, "pauses_above_ratio": group.error_ratio,
+            "skipped_by": group.skipped_by, **_air(members),
+        })  # fmt: skip
+    return rows
+
+
+def trouble_rows(rollout: Rollout) -> list[Row]:
+    """Return a row for each device that failed or is stuck, in the order of groups and names."""
+    found = sorted((one for one in rollout.members if one.standing in IN_VAIN), key=lambda one: (one.group, one.device))
+    return [
+        {
+            "device": one.device, "group": rollout.groups[one.group].name, "standing": one.standing.value,
+            "code": one.code, "replaced_by": one.replaced_by, "settled_ms": one.settled_ms,
+        }
+        for one in found
+    ]  # fmt: skip
 
 
 def _air(members: Sequence[Member]) -> Row:

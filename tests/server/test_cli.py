@@ -209,6 +209,38 @@ def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
     assert json.loads(_run("rollouts", fleet.state.path, "--json")[1])[0]["groups"] == ["canary", "rest"]
 
 
+def test_one_rollout_is_shown_with_its_groups_its_bounds_and_who_failed(fleet: MemoryFleet) -> None:
+    """What a person asks before a decision; as JSON the same figures."""
+    failed = [
+        Member(device=f"b-{n:02}", group=1, standing=MemberStanding.FAILED, code="probe_failed") for n in range(51)
+    ]
+    groups = tuple(Group(name=name, success_ratio=0.9, error_ratio=0.2) for name in ("canary", "rest"))
+    first = Member(device="a", group=0, standing=MemberStanding.COMMITTED, gen=1, forecast_bytes=1_000, air_bytes=990)
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(
+            id="r1", release="m-2", groups=groups, members=(first, *failed), phase=RolloutPhase.PAUSED, opened=2,
+            text="51 of 51 failed", created_by="ada",
+        )
+    )  # fmt: skip
+    code, text, _ = _run("rollouts", "show", fleet.state.path, "r1")
+    head, table, troubled = text.split("\n\n")
+    names, canary, rest = (line.split("\t") for line in table.splitlines())
+    rows = [dict(zip(names, line, strict=True)) for line in (canary, rest)]
+    assert (code, [row["failed"] for row in rows], rows[0]["forecast_bytes"], rows[0]["air_bytes"]) == (
+        0, ["0", "51"], "1000", "990"
+    )  # fmt: skip
+    assert "created by  ada" in head
+    assert "51 of 51 failed" in head
+    assert "whenever you look" in head
+    assert len(troubled.splitlines()) == 1 + 50 + 1
+    assert "and 1 more" in troubled
+    document = json.loads(_run("rollouts", "show", fleet.state.path, "r1", "--json")[1])
+    assert (len(document["troubled"]), document["groups"][1]["failed"]) == (51, 51)
+    assert document["failing"]["at_most"] <= 1
+    code, _, error = _run("rollouts", "show", fleet.state.path, "nobody")
+    assert (code, "rollouts list" in error) == (1, True)
+
+
 @pytest.fixture
 def paused(state: StateDirectory, clock: FakeClock) -> Iterator[RolloutService]:
     """A running server: in ``r1``, paused, canary ``a`` failed and ``b`` waits; ``r2`` waits for approval."""
