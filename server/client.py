@@ -510,12 +510,18 @@ class AlertRouteInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
-    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
+    """One problem. ``names``: the first 50 of the devices, releases or rollouts that it concerns; ``count``: of all.
+
+    ``address``: where all are; ``FleetClient.concern_names`` yields them. An older server has all in ``names``, and
+    no ``address``.
+    """
 
     signal: str = ""
     level: str = ""
     text: str = ""
+    count: int = 0
     names: tuple[str, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -526,6 +532,12 @@ class FleetStatus:
     level: str = ""
     text: str = ""
     concerns: tuple[Concern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _ConcernNames:
+    names: tuple[str, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -908,6 +920,11 @@ class FleetClient:
     def status(self) -> FleetStatus:
         """Return the overall status of fleet and server, with every concern."""
         return self._get(FleetStatus, "/api/overall")
+
+    def concern_names(self, signal: str) -> Iterator[str]:
+        """Yield everything that a concern of the overall status names, each once and sorted; page by page."""
+        for page in self._pages(_ConcernNames, f"/api/overall/{_part(signal)}", {}):
+            yield from page.names
 
     def close(self) -> None:
         """Close the connections."""

@@ -529,6 +529,13 @@ class LabelTakenError(ServerError):
     status = 409
 
 
+class UnknownSignalError(ServerError):
+    """The overall status has no such signal."""
+
+    code = "unknown_signal"
+    status = 404
+
+
 class UnknownAlertError(ServerError):
     """No alert has that id."""
 

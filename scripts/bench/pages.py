@@ -53,7 +53,8 @@ LISTS = (
     "/api/verdicts", "/api/verdicts?open=true", "/api/verdicts?device=dev-00007", "/api/places",
     "/api/commissions?limit=500", "/api/samples",
     "/api/samples?unlabelled=true", "/api/samples?device=dev-00007", "/api/audit", "/api/retraining", "/api/jobs",
-    "/api/overall", "/api/devices/dev-00007/telemetry", "/api/devices/dev-00007/usage",
+    "/api/overall", "/api/overall/unjudged?limit=500", "/api/devices/dev-00007/telemetry",
+    "/api/devices/dev-00007/usage",
 )  # fmt: skip
 PAGES = (
     "/", "/?search=dev-07", "/?condition=drifting", "/rollouts", "/rollouts/{rollout}", "/events", "/samples",

@@ -1,4 +1,7 @@
-"""``/api/health``: the server's health, 503 if it is unwell; ``/api/overall``: the fleet's; ``/metrics``: figures."""
+"""``/api/health``: the server's health, 503 if it is unwell; ``/api/overall``: the fleet's; ``/metrics``: figures.
+
+A concern may name every device: the status has the first names of each, and ``/api/overall/{signal}`` all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,18 @@ from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from server.api.auth import Auth, anybody
-from server.api.values import ValueBody
+from server.api.values import Cursor, Limit, PageBody, ValueBody, check_whole
+from server.app.overall import WORDS, OpenConcern
 from server.app.situation import Situation
 from server.app.vitals import Vitals
 from server.clock import Clock
+from server.errors import UnknownSignalError
+from server.store.lists.paging import names_page
 from wire import __version__
 
 _UNWELL = 503
+NAMED = 50  # names of one concern in the status
+_SHOWN = 500  # names in a list by default
 
 
 class SignBody(ValueBody):
@@ -58,12 +66,23 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
     return routes
 
 
-class ConcernBody(ValueBody):
-    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
+class ConcernBody(BaseModel):
+    """One problem. ``names``: the first 50 of the devices, releases or rollouts that it concerns; ``count``: of all.
+
+    ``address``: where the list of all is, a page at a time; "" for a concern that names nothing.
+    """
 
     signal: str
     level: str
     text: str
+    count: int
+    names: list[str]
+    address: str
+
+
+class NamesBody(PageBody):
+    """The devices, releases or rollouts that one concern names, each once and sorted."""
+
     names: list[str]
 
 
@@ -84,10 +103,28 @@ def overall_router(auth: Auth, situation: Situation) -> APIRouter:
     def show() -> OverallBody:
         """Return the overall status; it is well only when no signal reports a problem."""
         found = situation.overall()
-        concerns = [ConcernBody.of(one) for one in found.concerns]
+        concerns = [_concern(one) for one in found.concerns]
         return OverallBody(well=not concerns, level=found.level.value, text=found.text, concerns=concerns)
 
+    @routes.get("/api/overall/{signal}")
+    def show_names(signal: str, limit: Limit = None, cursor: Cursor = None) -> NamesBody:
+        """Return everything that a concern names, a page at a time; nothing while the signal reports no problem."""
+        if signal not in WORDS:
+            message = f"Expected a signal of the overall status, got {signal[:40]!r}: it is one of {', '.join(WORDS)}"
+            raise UnknownSignalError(message)
+        names = getattr(situation.signals(), signal)
+        found = names_page(f"names of {signal}", names, limit or _SHOWN, cursor)
+        check_whole(found, limit, cursor)
+        return NamesBody(names=list(found.rows), next=found.next, total=found.total)
+
     return routes
+
+
+def _concern(found: OpenConcern) -> ConcernBody:
+    return ConcernBody(
+        signal=found.signal, level=found.level.value, text=found.text, count=len(found.names),
+        names=list(found.names[:NAMED]), address=f"/api/overall/{found.signal}" if found.names else "",
+    )  # fmt: skip
 
 
 def metrics_router(auth: Auth, registry: CollectorRegistry) -> APIRouter:

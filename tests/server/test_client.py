@@ -409,6 +409,25 @@ def test_verdicts_and_the_status_of_all(client: FleetClient) -> None:
     assert {one.signal for one in status.concerns}
 
 
+def test_all_names_of_a_concern_come_page_by_page(
+    client: FleetClient, fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status has the first, with how many there are and where; each name comes once."""
+    monkeypatch.setattr(health, "_SHOWN", 2)
+    monkeypatch.setattr(health, "NAMED", 2)
+    monkeypatch.setattr("server.client._PAGE", 2)
+    names = sorted(device.device for device in fleet.app.parts.fleet.devices() if device.last_seen_ms <= 0)
+    names += [fleet.enrol(f"new-{index}").identity.device for index in range(5)]
+    (concern,) = [one for one in client.status().concerns if one.signal == "never_seen"]
+    assert (concern.count, concern.names, concern.address) == (
+        len(names), tuple(names[:2]), "/api/overall/never_seen",
+    )  # fmt: skip
+    assert list(client.concern_names("never_seen")) == names
+    assert list(client.concern_names("lost")) == []
+    with pytest.raises(AnsweredError, match="is one of"):
+        list(client.concern_names("sadness"))
+
+
 def test_a_call_without_a_method_of_its_own_is_a_request(client: FleetClient) -> None:
     """Its answer is the JSON object itself; a refusal is the same error as of any method."""
     made = client.request("POST", "/api/claims", {"site": "berlin", "device": "cam-9"})

@@ -86,7 +86,7 @@ def test_the_figures_are_those_of_the_overall_status(fleet: MemoryFleet) -> None
     }
     assert set(concerns) == {field.name for field in fields(Signals)} - {"devices"}
     overall = fleet.client().get("/api/overall").json()
-    named = {one["signal"]: len(one["names"]) for one in overall["concerns"] if one["names"]}
+    named = {one["signal"]: one["count"] for one in overall["concerns"] if one["names"]}
     assert {name: value for name, value in concerns.items() if value} == named
     assert of(found, "tinyfleet_overall", level=overall["level"]) == 1
     assert of(found, "tinyfleet_concern_names", signal="lost", level="alarm") == 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -111,6 +112,30 @@ def read_page(
         next=beside(rows[-1], back=False) if rows and (more or back) else None,
         previous=beside(rows[0], back=True) if rows and (more if back else cursor is not None) else None,
         total=_count(connection, query) if counted and cursor is None else None,
+    )
+
+
+def names_page(name: str, names: Iterable[str], limit: int, cursor: str | None) -> Page[str]:
+    """Return at most ``limit`` of ``names`` beside ``cursor``, each once and sorted; ``name`` stands in the cursors.
+
+    Raises:
+        CursorRefusedError: If ``cursor`` is not one of this list.
+    """
+    every = sorted(set(names))
+    back, place = _read(Order(name, (SortKey(sa.literal(""), str),)), cursor) if cursor is not None else (False, [])
+    first, end = 0, limit
+    if back:
+        end = bisect_left(every, str(place[0]))
+        first = max(end - limit, 0)
+    elif place:
+        first = bisect_right(every, str(place[0]))
+        end = first + limit
+    rows = every[first:end]
+    return Page(
+        rows=tuple(rows),
+        next=_written(name, [_AFTER, rows[-1]]) if rows and end < len(every) else None,
+        previous=_written(name, [_BEFORE, rows[0]]) if rows and first > 0 else None,
+        total=len(every) if cursor is None else None,
     )
 
 

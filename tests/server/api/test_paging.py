@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.api import devices, rollouts
+from server.api import devices, health, rollouts
+from server.errors import CursorRefusedError
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.store.lists.paging import names_page
 from wire.messages import DeviceState, InstalledRelease, Reported, State
 
 if TYPE_CHECKING:
@@ -139,3 +141,50 @@ def add_rollout(fleet: MemoryFleet, number: str, count: int, phase: RolloutPhase
             updated_ms=1, members=members,
         )
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5])
+def test_a_list_of_names_is_read_in_both_directions(count: int) -> None:
+    """Each name once, sorted; a name that goes or comes between two pages hides no other."""
+    names = [f"n-{index}" for index in range(count)]
+    found: list[str] = []
+    pages: list[tuple[str, ...]] = []
+    page = names_page("names", [*names[::-1], *names], 2, None)
+    assert (page.total, page.previous) == (count, None)
+    while True:
+        found += page.rows
+        pages.append(page.rows)
+        if page.next is None:
+            break
+        page = names_page("names", names, 2, page.next)
+    assert found == names
+    back: list[tuple[str, ...]] = []
+    while page.previous is not None:
+        page = names_page("names", names, 2, page.previous)
+        back.append(page.rows)
+    assert [name for rows in back[::-1] for name in rows] == names[: len(names) - len(pages[-1])]
+    if count == 5:
+        second = names_page("names", names, 2, None).next
+        assert names_page("names", ["n-0", "n-11", "n-2", "n-3"], 2, second).rows == ("n-11", "n-2")
+        with pytest.raises(CursorRefusedError):
+            names_page("other names", names, 2, second)
+
+
+def test_the_status_stays_small_however_many_devices_a_concern_names(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first names, how many there are, and the list of all, of which the server gives no part unasked."""
+    monkeypatch.setattr(health, "_SHOWN", 60)
+    for index in range(70):
+        fleet.enrol(f"new-{index:02}")
+    client = fleet.client()
+    concerns = {one["signal"]: one for one in client.get("/api/overall").json()["concerns"]}
+    never = concerns["never_seen"]
+    assert (never["count"], len(never["names"]), never["text"][:10]) == (70, 50, "70 devices")
+    assert client.get(never["address"]).json()["code"] == "page_needed"
+    page = client.get(never["address"], params={"limit": 60}).json()
+    rest = client.get(never["address"], params={"limit": 60, "cursor": page["next"]}).json()
+    assert (page["names"] + rest["names"], page["total"]) == ([f"new-{index:02}" for index in range(70)], 70)
+    assert client.get("/api/overall/sadness").json()["code"] == "unknown_signal"
+    assert client.get("/api/overall/devices").status_code == 404
+    assert client.get(never["address"], params={"cursor": "x"}).json()["code"] == "cursor_refused"
