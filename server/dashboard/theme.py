@@ -329,8 +329,9 @@ def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> No
 Row = AnswerRow | DeviceRow | EventRow | MemberRow | UsageRow
 _PILL = """<q-td :props="props"><span v-if="props.value && props.value.text"
  :class="'tf-pill tf-' + props.value.tone">{{ props.value.text }}</span></q-td>"""
-_DEVICE = """<q-td :props="props"><a v-if="props.value" class="tf-link" :href="'/device/' + props.value">
- {{ props.value }}</a></q-td>"""
+_PLAIN = """<q-td :props="props"><span class="tf-cut" :title="props.value">{{ props.value }}</span></q-td>"""
+_DEVICE = """<q-td :props="props"><a v-if="props.value" class="tf-link tf-cut" :title="props.value"
+ :href="'/device/' + props.value">{{ props.value }}</a></q-td>"""
 _EVIDENCE = """<q-td :props="props"><div style="display:flex;align-items:center;gap:10px">
  <div class="tf-meter" style="width:90px" role="presentation"><div :class="'tf-fill-' + props.value.tone"
  :style="{width: Math.min(100, Math.round(100 * (props.row.evidence_ratio || 0))) + '%'}"></div></div>
@@ -375,10 +376,14 @@ def live_table_apart(columns: Sequence[Column], key: str, look: Callable[[float]
 
 
 def _table(columns: Sequence[Column], key: str, rows: Sequence[Row], pagination: dict[str, int]) -> ui.table:
-    with ui.element("div").classes("tf-scroll").props('tabindex=0 role=region aria-label="Table, scrolls sideways"'):
+    # under 600 pixels each row is a card, whose lines have the headings that the style names
+    headings = "; ".join(f"--c{at}: '{column.label}'" for at, column in enumerate(columns, start=1))
+    region = ui.element("div").classes("tf-scroll").style(headings)
+    with region.props('tabindex=0 role=region aria-label="Table, scrolls sideways"'):
         table = ui.table(
             columns=[_column(column) for column in columns], rows=_rows(rows), row_key=key, pagination=pagination
         ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
+    table.add_slot("body-cell", _PLAIN)
     for column in columns:
         if column.look:
             table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])

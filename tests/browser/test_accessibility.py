@@ -95,3 +95,24 @@ def test_the_checker_can_fail(visitor: Page) -> None:
     visitor.goto("/login")
     visitor.evaluate("document.querySelectorAll('label').forEach(one => one.remove())")
     assert [line.split(":")[0] for line in findings(visitor)] == ["label"]
+
+
+def test_a_row_of_a_table_is_a_card_on_a_phone(operator: Page) -> None:
+    """The reason of a failure is not out of sight to the right, and each value has its heading."""
+    operator.set_viewport_size({"width": 360, "height": 780})
+    operator.goto("/")
+    row = operator.locator("tr", has_text="meter-08")
+    for text in ("refused: digest mismatch", "drift,"):
+        box = row.get_by_text(text).bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 360
+    label = row.locator("td").nth(4).evaluate("cell => getComputedStyle(cell, '::before').content")
+    assert label == '"Update"'
+    expect(operator.locator("thead").first).to_be_hidden()
+
+
+def test_a_long_name_is_cut_with_the_whole_beside_the_pointer(operator: Page) -> None:
+    """A table stays as wide as the window."""
+    operator.goto("/")
+    link = operator.get_by_role("link", name="meter-08").last
+    assert link.get_attribute("title") == "meter-08"
