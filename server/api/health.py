@@ -5,6 +5,8 @@ A concern may name every device: the status has the first names of each, and ``/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -14,7 +16,7 @@ from server.api.auth import Auth, anybody
 from server.api.values import Cursor, Limit, PageBody, ValueBody, check_whole
 from server.app.overall import WORDS, OpenConcern
 from server.app.situation import Situation
-from server.app.vitals import Vitals
+from server.app.vitals import Sign, Vitals
 from server.clock import Clock
 from server.errors import UnknownSignalError
 from server.store.lists.paging import names_page
@@ -48,20 +50,26 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
     """Return the routes for anyone."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/api/health", dependencies=[Depends(anybody)], responses={_UNWELL: {"model": HealthBody}})
-    def health(response: Response) -> HealthBody:
-        """Return the server's health; the status is 503 when a check fails."""
-        now_ms = clock()
-        signs = vitals.signs(now_ms)
+    def told(signs: Sequence[Sign], response: Response, code: str) -> HealthBody:
         bad = [sign for sign in signs if not sign.ok]
         if bad:
             response.status_code = _UNWELL
         response.headers["Cache-Control"] = "no-store"
         return HealthBody(
-            ok=not bad, version=__version__, at_ms=now_ms, code="unwell" if bad else "",
+            ok=not bad, version=__version__, at_ms=clock(), code=code if bad else "",
             text="; ".join(f"{sign.name}: {sign.text}" for sign in bad),
             signs=[SignBody.of(sign) for sign in signs],
         )  # fmt: skip
+
+    @routes.get("/api/health", dependencies=[Depends(anybody)], responses={_UNWELL: {"model": HealthBody}})
+    def health(response: Response) -> HealthBody:
+        """Return the server's health; the status is 503 when a check fails."""
+        return told(vitals.signs(clock()), response, "unwell")
+
+    @routes.get("/api/ready", dependencies=[Depends(anybody)], responses={_UNWELL: {"model": HealthBody}})
+    def ready(response: Response) -> HealthBody:
+        """Return whether this process can answer requests: 503 while it begins, or without database or broker."""
+        return told(vitals.readiness(), response, "not_ready")
 
     return routes
 

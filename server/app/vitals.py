@@ -23,6 +23,7 @@ from server.ingest.ingest import Ingest
 from server.registry.events import EventLog
 from server.store.database import Database
 from server.store.heartbeat import put_heartbeat
+from server.wording import listed
 from wire.messages import Severity
 from wire.transport import Transport
 
@@ -31,6 +32,7 @@ LATE_S = 120.0
 _WRITE_EVERY_MS = 15_000
 _MAX_LAG_S = 60.0
 _DATABASE = "database"
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Vitals:
     config: HealthConfig
     _beats: dict[str, int] = field(default_factory=dict)
     _faults: dict[str, str] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
     _write_ms: int = 0
     _bad: str = ""
     _unwell: str = ""
@@ -66,6 +69,7 @@ class Vitals:
     def beat(self, name: str, now_ms: int) -> None:
         """Record that ``name`` completed its work."""
         self._beats[name] = now_ms
+        self._begun.add(name)
         self._faults.pop(name, None)
 
     def fault(self, name: str, text: str) -> None:
@@ -111,6 +115,18 @@ class Vitals:
         """Return the result of every check at ``now_ms``."""
         loops = [self._loop(name, beat_ms, now_ms) for name, beat_ms in sorted(self._beats.items())]
         return (self._database(), self._disk(), self._broker(), self._inbox(), *loops)
+
+    def readiness(self) -> tuple[Sign, ...]:
+        """Return what a request needs of this process: database, broker, and that each loop has done its work once.
+
+        A full disk or a backlog makes the server unwell (``signs``), but another request finds no better one.
+        """
+        waits = sorted(self._beats.keys() - self._begun)
+        text = (
+            f"Expected each loop to have done its work once, waits for {listed(waits, _NAMED)}: ask again in a second"
+        )
+        begun = Sign("begun", ok=not waits, text=text if waits else "every loop has done its work")
+        return (self._database(), self._broker(), begun)
 
     def _database(self) -> Sign:
         fault = self._faults.get(_DATABASE)

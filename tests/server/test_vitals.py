@@ -99,3 +99,30 @@ def test_the_state_directory_that_went_away_is_unwell(fleet: MemoryFleet, tmp_pa
     """An unmounted disk does not count as a free disk."""
     fleet.app.parts.vitals.folder = tmp_path / "gone"
     assert ask(fleet) == (503, "disk: Expected the state directory, got: No such file or directory")
+
+
+def test_a_server_is_ready_once_each_loop_has_worked(fleet: MemoryFleet) -> None:
+    """A load balancer sends nobody to a process that has only just begun; a full disk is unwell and still ready."""
+    vitals = fleet.app.parts.vitals
+    vitals.expect(("ingest loop", "turns"), fleet.clock())
+    client = fleet.client(None)
+    assert client.get("/api/health").status_code == 200
+    answer = client.get("/api/ready")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "ingest loop" in answer.json()["text"]
+    vitals.beat("ingest loop", fleet.clock())
+    assert client.get("/api/ready").status_code == 503
+    vitals.beat("turns", fleet.clock())
+    assert client.get("/api/ready").status_code == 200
+    vitals.config = HealthConfig(min_free_bytes=2**62)
+    assert (client.get("/api/health").status_code, client.get("/api/ready").status_code) == (503, 200)
+
+
+def test_a_server_without_its_broker_is_not_ready(fleet: MemoryFleet) -> None:
+    """No device would hear what a person asks for."""
+    fleet.app.transport.stop()
+    answer = fleet.client(None).get("/api/ready")
+    assert (answer.status_code, [sign["name"] for sign in answer.json()["signs"] if not sign["ok"]]) == (
+        503,
+        ["broker"],
+    )

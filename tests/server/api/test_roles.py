@@ -24,7 +24,7 @@ from wire.memory_broker import MemoryBroker, MemoryTransport
 
 TABLE: Mapping[Need, str] = {
     Need.ANYBODY: """
-        GET /api/enrol, GET /api/health, GET /tuf/{name}, POST /api/enrol
+        GET /api/enrol, GET /api/health, GET /api/ready, GET /tuf/{name}, POST /api/enrol
     """,
     Need.VIEW: """
         GET /api/alerts, GET /api/alerts/routes, GET /api/alerts/{alert}, GET /api/alerts/{alert}/picture,
