@@ -86,6 +86,7 @@ from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.lists.devices import DeviceFilter, FleetCondition
+from server.store.lists.events import EventFilter
 from server.store.revisions import standing_of, upgrade
 from server.trust.authority import host_name, init_authority
 from server.trust.online_keys import init_online_keys
@@ -1050,6 +1051,32 @@ def events(directory: Path, after: int | None, limit: int, device: str | None, *
     rows = [listings.event_row(event) for event in found]
     database.close()
     _print(rows, listings.EVENT_COLUMNS, as_json=as_json)
+
+
+@main.command(epilog=_example("fleet-server refused state", "fleet-server refused state --device cam-1 --json"))
+@_STATE
+@click.option("--device", default="", help="Only messages of this device.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="So many at most.")
+@_JSON
+@_coded
+def refused(directory: Path, device: str, limit: int, *, as_json: bool) -> None:
+    """Print messages of devices that the server could not take, newest first, to look at.
+
+    Kept are topic, length and the first 512 bytes (head: as text, or in hex) of one message an hour for each device and
+    code, as long as other telemetry events; how often it happened stands in the text of later events.
+    """
+    _, database = _opened(directory)
+    log, rows, cursor = EventLog(database), list[listings.Row](), None
+    try:
+        while len(rows) < limit:
+            page = log.page(EventFilter(kind="ingest", device=device), limit=200, cursor=cursor)
+            rows += [listings.refused_row(event) for event in page.rows if "payload" in event.data]
+            cursor = page.next
+            if not cursor:
+                break
+    finally:
+        database.close()
+    _print(rows[:limit], listings.REFUSED_COLUMNS, as_json=as_json)
 
 
 @main.group(

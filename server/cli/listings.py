@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ AUDIT_COLUMNS = (
     "samples_per_day",
 )  # fmt: skip
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
+REFUSED_COLUMNS = ("id", "at_ms", "device", "code", "topic", "bytes", "text", "head")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
     "replaced", "removed", "air_bytes", "bundle_bytes", "scope", "forecast_bytes",
@@ -160,6 +162,17 @@ def event_row(event: LoggedEvent) -> Row:
         "id": event.id, "at_ms": event.at_ms, "severity": event.severity.value, "kind": event.kind, "code": event.code,
         "device": event.device or "", "text": event.text, "data": dict(event.data),
         "boot": event.boot, "seq": event.seq,
+    }  # fmt: skip
+
+
+def refused_row(event: LoggedEvent) -> Row:
+    """Return the row of a refused message: the event that tells of it, and the first bytes of the message."""
+    head = base64.b64decode(str(event.data.get("payload", "")))
+    text = head.decode("utf-8", "replace")
+    return {
+        "id": event.id, "at_ms": event.at_ms, "device": event.device or event.data.get("sender", ""),
+        "code": event.code, "topic": event.data.get("topic", ""), "bytes": event.data.get("bytes", 0),
+        "text": event.text, "head": text if text.isprintable() else head.hex(),
     }  # fmt: skip
 
 

@@ -1,30 +1,56 @@
 """Rate-limited events for rejected messages: at most one a minute per device and kind of fault.
 
-A device that sends garbage a thousand times a second must not fill the event log.
+A device that sends garbage a thousand times a second must not fill the event log. The head of a rejected message is
+kept with its event, for a person who looks for the cause, once an hour per device and kind.
 """
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 
 from server.registry.events import event_row
+from wire.codec import Json
 from wire.messages import Severity
 
 _QUIET_MS = 60_000
+_KEPT_EVERY_MS = 3_600_000
+_HEAD_BYTES = 512  # of a message: its fields have names there, and a page of 200 such events stays below 300 kB
 _LIMIT = 10_000
 _WORDS_LIMIT, _SENDER_LIMIT = 500, 200  # characters
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class RejectedMessage:
+    """A message as it came."""
+
+    topic: str
+    payload: bytes
+
+    @property
+    def document(self) -> dict[str, Json]:
+        """What is kept of it: topic, length, and its first bytes in base64."""
+        head = base64.b64encode(self.payload[:_HEAD_BYTES]).decode()
+        return {"topic": shortened(self.topic, _SENDER_LIMIT), "bytes": len(self.payload), "payload": head}
+
+
+@dataclass(slots=True, kw_only=True)
 class FaultEvents:
     """Counts faults and selects those that become events."""
 
     counts: dict[str, int] = field(default_factory=dict)
+    _kept_ms: dict[tuple[str, str], int] = field(default_factory=dict)
     _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _rows: list[dict[str, object]] = field(default_factory=list)
 
-    def add(self, now_ms: int, code: str, text: str, *, sender: str = "", registered: bool = False) -> None:
-        """Count a fault of ``sender``; it becomes an event unless there was one in the last minute."""
+    def add(
+        self, now_ms: int, code: str, text: str, *, sender: str = "", registered: bool = False,
+        message: RejectedMessage | None = None,
+    ) -> None:  # fmt: skip
+        """Count a fault of ``sender``; it becomes an event unless there was one in the last minute.
+
+        The event has the head of ``message`` unless one of the sender and ``code`` was kept in the last hour.
+        """
         self.counts[code] = self.counts.get(code, 0) + 1
         said_ms, silent = self._said.get((sender, code), (-_QUIET_MS, 0))
         if now_ms - said_ms < _QUIET_MS:
@@ -32,10 +58,14 @@ class FaultEvents:
             return
         if len(self._said) >= _LIMIT:
             self._said.clear()
+            self._kept_ms.clear()
         self._said[sender, code] = (now_ms, 0)
         words = shortened(text, _WORDS_LIMIT) + (f" ({silent} more like it before)" if silent else "")
         device = sender if registered else None
-        data = {} if registered or not sender else {"sender": shortened(sender, _SENDER_LIMIT)}
+        data: dict[str, Json] = {} if registered or not sender else {"sender": shortened(sender, _SENDER_LIMIT)}
+        if message is not None and now_ms - self._kept_ms.get((sender, code), -_KEPT_EVERY_MS) >= _KEPT_EVERY_MS:
+            self._kept_ms[sender, code] = now_ms
+            data |= message.document
         if len(self._rows) < _LIMIT:  # a store that refuses for days takes none of them
             self._rows.append(event_row(now_ms, "ingest", code, Severity.WARNING, words, device=device, data=data))
 

@@ -21,7 +21,7 @@ from server.fleet.fleet import Fleet, Outbox
 from server.ingest.allowance import Allowances
 from server.ingest.decode import Arrival, StreamKey, read_arrival
 from server.ingest.drift_batches import decode_many
-from server.ingest.faults import FaultEvents
+from server.ingest.faults import FaultEvents, RejectedMessage
 from server.ingest.watermarks import Acceptance, StreamProgress
 from server.ingest.write_batch import WriteBatch, device_time, load_progress
 from server.outages import Outages
@@ -201,7 +201,7 @@ class Ingest:
                 arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained, report=report)
             except WireError as error:
                 text = f"{error} on {notice.topic[:200]}"
-                self._refuse(now_ms, error.code, text, sender, registered=sender in sites)
+                self._refuse(now_ms, error.code, text, sender, registered=sender in sites, message=_whole(notice))
                 continue
             site = sites.get(arrival.topic.device)
             if site == arrival.topic.site:
@@ -216,12 +216,15 @@ class Ingest:
                 continue
             code = "unknown_device" if site is None else "wrong_site"
             text = f"Expected a registered device and its site, got {arrival.topic}"
-            self._refuse(now_ms, code, text, sender, registered=site is not None)
+            self._refuse(now_ms, code, text, sender, registered=site is not None, message=_whole(notice))
         return found
 
-    def _refuse(self, now_ms: int, code: str, text: str, sender: str, *, registered: bool = True) -> None:
+    def _refuse(
+        self, now_ms: int, code: str, text: str, sender: str, *, registered: bool = True,
+        message: RejectedMessage | None = None,
+    ) -> None:  # fmt: skip
         self.figures.refused += 1
-        self.fault_events.add(now_ms, code, text, sender=sender, registered=registered)
+        self.fault_events.add(now_ms, code, text, sender=sender, registered=registered, message=message)
 
     def _keep(self, arrivals: list[Arrival], now_ms: int) -> None:
         try:
@@ -321,3 +324,7 @@ class Ingest:
 
 def _sender(topic: str) -> str:
     return "".join(topic.split("/")[3:4])
+
+
+def _whole(notice: Incoming) -> RejectedMessage:
+    return RejectedMessage(notice.topic, notice.payload)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
-from server.ingest.faults import FaultEvents, printable, shortened
+from server.cli import main
+from server.ingest.faults import FaultEvents, RejectedMessage, printable, shortened
 from server.ingest.windows import WindowReport, check_report
+from tests.server.conftest import MemoryFleet
 from wire.drift_report import DriftReport, encode_report, open_report
 from wire.errors import HistogramError
 from wire.histogram import Counters, Shape
@@ -115,3 +120,35 @@ def test_counts_that_do_not_fit_are_refused() -> None:
     """They could not be stored as they are."""
     with pytest.raises(HistogramError, match="counts up to 4294967295"):
         check_report(WindowReport(open_report(encode_report(REPORT)), None))
+
+
+def test_the_head_of_a_refused_message_is_kept_once_an_hour_for_each_sender_and_code() -> None:
+    """Enough to see what came; a device that sends garbage all day fills no disk."""
+    faults, message = FaultEvents(), RejectedMessage("tf/1/a/cam-1/state", b"{" + b"x" * 5_000)
+    for now_ms in range(0, 7_200_001, 60_000):
+        faults.add(now_ms, "message_invalid", "no JSON", sender="cam-1", registered=True, message=message)
+    faults.add(0, "message_invalid", "no JSON", sender="cam-2", registered=True, message=message)
+    faults.add(0, "clock_skew", "off", sender="cam-1", registered=True)
+    kept = [row for row in faults.take() if "payload" in row["data"]]  # type: ignore[operator]
+    assert [(row["at_ms"], row["device"]) for row in kept] == [
+        (0, "cam-1"), (3_600_000, "cam-1"), (7_200_000, "cam-1"), (0, "cam-2"),
+    ]  # fmt: skip
+    data = kept[0]["data"]
+    assert isinstance(data, dict)
+    assert (data["topic"], data["bytes"]) == ("tf/1/a/cam-1/state", 5_001)
+    assert base64.b64decode(data["payload"]) == b"{" + b"x" * 511
+
+
+def test_refused_messages_can_be_looked_at(fleet: MemoryFleet) -> None:
+    """Text as text, other bytes in hex; of one device only, if wanted."""
+    for device, payload in (("cam-1", b"{ no JSON"), ("cam-2", b"\x00\xff")):
+        fleet.enrol(device).say("state", payload)
+    fleet.turn()
+    shown = CliRunner().invoke(main, ["refused", str(fleet.state.path), "--json"])
+    rows = json.loads(shown.stdout)
+    assert [(row["device"], row["head"], row["bytes"]) for row in rows] == [
+        ("cam-2", "00ff", 2),
+        ("cam-1", "{ no JSON", 9),
+    ]
+    only = CliRunner().invoke(main, ["refused", str(fleet.state.path), "--device", "cam-1"]).stdout.splitlines()
+    assert (len(only), "cam-1" in only[1]) == (2, True)
