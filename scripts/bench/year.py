@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 import sqlalchemy as sa
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -428,14 +429,20 @@ TABLES: Mapping[sa.Table, Callable[[Year], Iterable[Row]]] = {
 }  # fmt: skip
 
 
+def defaults(table: sa.Table) -> dict[str, object]:
+    """Return the values of columns that a row may leave out, but rows in bulk may not."""
+    known = {column.name: column.default for column in table.c}
+    return {name: default.arg for name, default in known.items() if isinstance(default, ScalarElementColumnDefault)}
+
+
 def fill(database: Database, year: Year) -> dict[str, int]:
     """Insert the rows of ``year``; return how many each table got, by name."""
     counts = {}
     for table, rows in TABLES.items():
-        lines, count = iter(rows(year)), 0
+        lines, count, usual = iter(rows(year)), 0, defaults(table)
         with database.begin() as connection:
             while some := list(islice(lines, AT_ONCE)):
-                insert_many(connection, table, some)
+                insert_many(connection, table, [{**usual, **row} for row in some])
                 count += len(some)
         counts[table.name] = count
     return counts
