@@ -32,6 +32,7 @@ from server.ingest.ingest import Ingest
 from server.rollout.model import OPEN_PHASES
 from server.store.backup import sqlite_file
 from server.store.database import Database
+from server.store.lists.devices import largest_ratio
 from wire import __version__
 from wire.messages import DeviceState
 
@@ -139,10 +140,11 @@ class FleetFigures(Collector):
         for level in Level:
             levels.add_metric([level.value], level is now)
         yield levels
-        ratios = [ratio for one in reading.evidence.values() if isinstance(ratio := one["threshold_ratio"], float)]
+        with self.database.begin() as connection:
+            largest = largest_ratio(connection)
         yield GaugeMetricFamily(
             "tinyfleet_drift_evidence_ratio_max", "Largest drift evidence of a device as a share of its threshold.",
-            max(ratios, default=0.0),
+            largest,
         )  # fmt: skip
         yield from self._alerts()
         verdicts = GaugeMetricFamily("tinyfleet_verdicts_open", "Open verdicts, by kind.", labels=["kind"])

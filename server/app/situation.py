@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from server.app.overall import NEAR_RATIO, Overall, Signals, overall
 from server.app.vitals import Vitals
 from server.clock import Clock
-from server.drift.latest import collecting_pools, newest_evidence, newest_pools
+from server.drift.latest import NotableEvidence, collecting_pools, newest_pools, notable
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.errors import TrustStoreError
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
+from server.fleet.signs import DeviceSign, DeviceSigns
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
-from server.rollout.model import IN_VAIN, UNPROVEN, Rollout, RolloutPhase
+from server.rollout.model import IN_FLIGHT, IN_VAIN, UNPROVEN, Rollout, RolloutPhase
 from server.rollout.planner import waited_for, with_away
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
 from server.wording import listed
-from wire.codec import Json
-from wire.messages import DeviceState, UpdatePhase
 
 _NAMED = 5
-_UPDATE_FAILED = frozenset({UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The fleet at ``now_ms``: its devices, and the newest evidence of each that has any, by device id."""
+    """The fleet at ``now_ms``: its devices, and those of them whose newest evidence concerns somebody."""
 
     now_ms: int
     devices: Sequence[Device]
-    evidence: Mapping[str, Mapping[str, Json]]
+    evidence: NotableEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +56,16 @@ class Situation:
     harmed: Callable[[], tuple[str, ...]] = tuple
     settings: Callable[[], tuple[str, ...]] = tuple
     undelivered: Callable[[], tuple[str, ...]] = tuple
+    _signs: DeviceSigns = field(default_factory=DeviceSigns)
 
     def read(self) -> Reading:
-        """Return the fleet as it is now; the table of devices and the status are made from one reading."""
-        devices, found = self.fleet.devices(), newest_evidence(self.verdicts.database)
-        members = {device.device for device in devices}
-        evidence = {name: one for name, one in found.items() if name in members}
-        return Reading(self.clock(), devices, evidence)
+        """Return the fleet as it is now; the figures of devices and the status are made from one reading."""
+        now_ms = self.clock()
+        evidence = notable(
+            self.verdicts.database, near_ratio=NEAR_RATIO, late_ms=now_ms - self.evidence_ms,
+            there_since_ms=now_ms - int(self.silent_s * 1000),
+        )  # fmt: skip
+        return Reading(now_ms, self.fleet.devices(), evidence)
 
     def overall(self, reading: Reading | None = None) -> Overall:
         """Return the overall status as of ``reading``, by default now."""
@@ -85,29 +86,25 @@ class Situation:
         devices, now_ms, evidence = reading.devices, reading.now_ms, reading.evidence
         pools = newest_pools(self.verdicts.database)
         opened, newest = self.rollouts.open(), self.rollouts.newest()
-        seen = [device for device in devices if device.last_seen_ms > 0]
+        seen, shown = [device for device in devices if device.last_seen_ms > 0], self._signs.of(devices)
         withdrawn = {release.name for release in self.versions.releases() if release.withdrawn_ms}
         return Signals(
             devices=len(devices),
-            lost=_names(device for device in seen if device.state is DeviceState.LOST),
+            lost=_names(shown[DeviceSign.LOST]),
             silent=_names(device for device in seen if is_silent(device, now_ms, self.silent_s)),
-            disconnected=_names(device for device in seen if device.state is DeviceState.DISCONNECTED),
-            never_seen=_names(device for device in devices if device.last_seen_ms <= 0),
-            degraded=_names(device for device in seen if device.in_trouble),
+            disconnected=_names(shown[DeviceSign.DISCONNECTED]),
+            never_seen=_names(shown[DeviceSign.NEVER_SEEN]),
+            degraded=_names(shown[DeviceSign.DEGRADED]),
             answers_nothing=tuple(
-                f"{device.device} ({device.answers_nothing})" for device in seen if device.answers_nothing
+                f"{device.device} ({device.answers_nothing})" for device in shown[DeviceSign.ANSWERS_NOTHING]
             ),
-            update_failed=_names(
-                device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
-            ),
-            withdrawn=_names(device for device in seen if device.release in withdrawn),
-            clock_off=_names(device for device in seen if device.clock_off_ms),
-            faulty=tuple(name for name, one in evidence.items() if one["fault"]),
-            flagged=tuple(name for name, one in evidence.items() if one["flagged"]),
-            near=tuple(name for name, one in evidence.items() if _is_near(one)),
-            unjudged=_names(
-                device for device in seen if not self._is_judged(device, evidence.get(device.device), now_ms)
-            ),
+            update_failed=_names(shown[DeviceSign.UPDATE_FAILED]),
+            withdrawn=_names(device for device in seen if device.release in withdrawn) if withdrawn else (),
+            clock_off=_names(shown[DeviceSign.CLOCK_OFF]),
+            faulty=evidence.faulty,
+            flagged=evidence.flagged,
+            near=evidence.near,
+            unjudged=_names(device for device in seen if not self._is_judged(device, evidence, now_ms)),
             pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
             collecting=collecting_pools(self.verdicts.database),
             verdicts=tuple(_words(one) for one in self.verdicts.open()),
@@ -124,21 +121,23 @@ class Situation:
             server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
             settings=self.settings(),
             undelivered=self.undelivered(),
-            metadata=(*self._metadata(now_ms), *_refused_as_older(seen)),
+            metadata=(*self._metadata(now_ms), *_refused_as_older(shown[DeviceSign.METADATA_OLDER])),
         )  # fmt: skip
 
     def _stalled(self, opened: Sequence[Rollout], devices: Sequence[Device], now_ms: int) -> Iterator[str]:
         """Yield each running rollout that waits for devices that are away alone, with them."""
-        here = frozenset(device.device for device in devices if is_reachable(device, now_ms, self.silent_s))
-        for rollout in opened:
-            absent = waited_for(with_away(rollout, here)) if rollout.phase is RolloutPhase.RUNNING else ()
+        running = [rollout for rollout in opened if rollout.phase is RolloutPhase.RUNNING]
+        asked = {one.device for rollout in running for one in rollout.members if one.standing in IN_FLIGHT}
+        here = {one.device for one in devices if one.device in asked and is_reachable(one, now_ms, self.silent_s)}
+        for rollout in running:
+            absent = waited_for(with_away(rollout, here))
             if absent:
                 yield f"{rollout.release} ({listed([member.device for member in absent], _NAMED)})"
 
-    def _is_judged(self, device: Device, evidence: Mapping[str, Json] | None, now_ms: int) -> bool:
-        if evidence is None or evidence["phase"] != "judged":
+    def _is_judged(self, device: Device, evidence: NotableEvidence, now_ms: int) -> bool:
+        if device.device in evidence.unjudged:
             return False
-        late = int(str(evidence["window_start_ms"])) < now_ms - self.evidence_ms
+        late = device.device in evidence.late
         return not (late and is_reachable(device, now_ms, self.silent_s))  # an absent one has its own signal
 
     def _metadata(self, now_ms: int) -> tuple[str, ...]:
@@ -150,16 +149,11 @@ class Situation:
             return (str(error),)
 
 
-def _refused_as_older(devices: Iterable[Device]) -> tuple[str, ...]:
-    """Return what to do about devices that refused this server's metadata as older than what they had seen."""
-    found = [
-        device.device for device in devices
-        if device.reported and device.reported.update.phase is UpdatePhase.REFUSED
-        and device.reported.update.code == "metadata_rollback"
-    ]  # fmt: skip
-    if not found:
+def _refused_as_older(devices: Sequence[Device]) -> tuple[str, ...]:
+    """Return what to do about ``devices``, which refused this server's metadata as older than what they had seen."""
+    if not devices:
         return ()
-    who = listed(found, _NAMED)
+    who = listed(_names(devices), _NAMED)
     return (f"refused as older than seen by {who} (metadata_rollback): publish again (compressor publish), then retry",)
 
 
@@ -169,11 +163,6 @@ def _words(verdict: StoredVerdict) -> str:
 
 def _names(devices: Iterable[Device]) -> tuple[str, ...]:
     return tuple(device.device for device in devices)
-
-
-def _is_near(evidence: Mapping[str, Json]) -> bool:
-    ratio = evidence["threshold_ratio"]
-    return isinstance(ratio, float) and ratio >= NEAR_RATIO and not evidence["flagged"]
 
 
 def _releases(rollouts: Sequence[Rollout], phase: RolloutPhase) -> tuple[str, ...]:

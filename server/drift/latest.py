@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from server.store.commissions import newest_moments
 from server.store.database import Database
-from server.store.lists.devices import newest_evidence_rows
+from server.store.lists.devices import newest_evidence_rows, notable_evidence
 from server.store.monitoring import evidence as store
 from wire.codec import Json
 from wire.messages import DriftState
@@ -77,6 +77,49 @@ def newest_evidence(
             rows = store.latest_evidence(connection)
         moments = newest_moments(connection)
     return {str(row["device"]): _summary(row, moments.get(row["device"], 0)) for row in rows}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotableEvidence:
+    """The devices whose newest evidence concerns somebody, by id; as ``newest_evidence`` would tell of each.
+
+    ``near``: from the asked share of the threshold on, not flagged. ``unjudged``: without evidence, or not compared
+    with their own baseline. ``late``: judged, but by a window that began before the asked moment.
+    """
+
+    faulty: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    unjudged: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
+
+
+def notable(database: Database, *, near_ratio: float, late_ms: int, there_since_ms: int) -> NotableEvidence:
+    """Return what the newest evidence of the fleet has for people; devices of which nothing is notable are not read.
+
+    ``late_ms``: the moment before which the newest window is late, for devices with a message since
+    ``there_since_ms``; both UTC ms.
+    """
+    found: dict[str, list[str]] = {name: [] for name in ("faulty", "flagged", "near", "unjudged", "late")}
+    with database.begin() as connection:
+        rows = notable_evidence(connection, near_ratio=near_ratio, late_ms=late_ms, there_since_ms=there_since_ms)
+    for device, start_ms, phase, fault, flagged, log_value, training, threshold, anew in sorted(rows):
+        judged = phase == "judged" and not anew
+        value = None if anew else log_value if judged else training
+        if fault:
+            found["faulty"].append(device)
+        if flagged and not anew:
+            found["flagged"].append(device)
+        elif value is not None and threshold > 0 and round(max(value, 0.0) / threshold, 4) >= near_ratio:
+            found["near"].append(device)
+        if not judged:
+            found["unjudged"].append(device)
+        elif start_ms < late_ms:
+            found["late"].append(device)
+    return NotableEvidence(
+        faulty=tuple(found["faulty"]), flagged=tuple(found["flagged"]), near=tuple(found["near"]),
+        unjudged=frozenset(found["unjudged"]), late=frozenset(found["late"]),
+    )  # fmt: skip
 
 
 def newest_pools(database: Database) -> dict[str, float]:

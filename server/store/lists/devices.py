@@ -26,6 +26,7 @@ _FAILED = (UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK)
 _CALM = tuple(phase.value for phase in (*_RESTS, *_FAILED))
 _SETTLED = ("committed", "cancelled")
 _NUL = "\\u0000"
+_ROUNDED = 0.001  # shares are rounded before they are compared
 
 
 class FleetCondition(StrEnum):
@@ -123,13 +124,21 @@ class _Fields:
         counts = sa.and_(column.log_threshold > 0, column.start_ms >= self.commissioned_ms)
         return sa.func.coalesce(self.newest(sa.case((counts, share))), -1.0)
 
+    @property
+    def drifts(self) -> sa.ColumnElement[bool]:
+        """Whether a row of evidence, the newest of its device, is an alarm."""
+        return sa.and_(EVIDENCE.c.flagged, EVIDENCE.c.start_ms >= self.commissioned_ms)
+
+    @property
+    def begins(self) -> sa.ColumnElement[bool]:
+        """Whether a row of evidence, the newest of its device, is of before its baseline."""
+        return sa.or_(EVIDENCE.c.phase == "commissioning", EVIDENCE.c.start_ms < self.commissioned_ms)
+
     def holds(self, condition: FleetCondition) -> sa.ColumnElement[bool]:
         """Return whether ``condition`` holds for a device."""
         seen, state = DEVICES.c.last_seen_ms > 0, DEVICES.c.state
         recent = DEVICES.c.last_seen_ms >= self.now_ms - self.silent_ms
-        there, judged_ms = sa.and_(seen, state.not_in(AWAY), recent), EVIDENCE.c.start_ms
-        drifts = sa.and_(EVIDENCE.c.flagged, judged_ms >= self.commissioned_ms)
-        begins = sa.or_(EVIDENCE.c.phase == "commissioning", judged_ms < self.commissioned_ms)
+        there = sa.and_(seen, state.not_in(AWAY), recent)
         fails = sa.or_(
             state == DeviceState.DEGRADED.value, self.phase.in_([phase.value for phase in _FAILED]),
             self.reported("safe_mode").in_(["1", "true"]), self.reported("reason") == ANSWERS_NOTHING,
@@ -144,8 +153,8 @@ class _Fields:
             FleetCondition.SILENT: sa.and_(seen, state.not_in(AWAY), ~recent), FleetCondition.NEVER_CONNECTED: ~seen,
             FleetCondition.UPDATING: sa.and_(there, self.phase.not_in(["", *_CALM])),
             FleetCondition.FAILING: sa.and_(seen, fails), FleetCondition.PAUSED: waits,
-            FleetCondition.DRIFTING: sa.func.coalesce(self.newest(sa.case((drifts, 1), else_=0)), 0) == 1,
-            FleetCondition.COMMISSIONING: sa.func.coalesce(self.newest(sa.case((begins, 1), else_=0)), 0) == 1,
+            FleetCondition.DRIFTING: sa.func.coalesce(self.newest(sa.case((self.drifts, 1), else_=0)), 0) == 1,
+            FleetCondition.COMMISSIONING: sa.func.coalesce(self.newest(sa.case((self.begins, 1), else_=0)), 0) == 1,
         }  # fmt: skip
         return known[condition]
 
@@ -209,11 +218,55 @@ def device_page(  # noqa: PLR0913 - a filter, an order and a place in it
 
 
 def count_devices(connection: sa.Connection, now_ms: int, silent_ms: int) -> dict[FleetCondition | None, int]:
-    """Return for how many devices of the fleet each condition holds, and under None how many there are."""
+    """Return for how many devices of the fleet each condition holds, and under None how many there are.
+
+    The newest evidence of a device is looked up once for all conditions.
+    """
     fields = _Fields(connection.dialect.name, now_ms, silent_ms)
-    sums = [sa.func.coalesce(sa.func.sum(sa.case((fields.holds(one), 1), else_=0)), 0) for one in FleetCondition]
-    found = connection.execute(sa.select(sa.func.count(), *sums).where(DEVICES.c.ended == "")).one()
-    return dict(zip((None, *FleetCondition), map(int, found), strict=True))
+    known = {one: fields.holds(one) for one in FleetCondition}
+    known |= {FleetCondition.DRIFTING: fields.drifts, FleetCondition.COMMISSIONING: fields.begins}
+    sums = [sa.func.coalesce(sa.func.sum(sa.case((held, 1), else_=0)), 0) for held in known.values()]
+    query = sa.select(sa.func.count(), *sums).select_from(DEVICES.outerjoin(EVIDENCE, _is_newest()))
+    found = connection.execute(query.where(DEVICES.c.ended == "")).one()
+    return dict(zip((None, *known), map(int, found), strict=True))
+
+
+def notable_evidence(
+    connection: sa.Connection, *, near_ratio: float, late_ms: int, there_since_ms: int
+) -> list[tuple[Any, ...]]:
+    """Return the newest evidence of the devices of the fleet of which it may concern somebody.
+
+    Left out are those that are judged, without fault and alarm, and below ``near_ratio`` of the threshold, unless the
+    window began before ``late_ms`` and the device is there, by a message since ``there_since_ms``. A row: device, start
+    of the window (None: no evidence at all), phase, fault, flagged, log value, that against training, log threshold,
+    and whether the device was commissioned again after it.
+    """
+    column, below = EVIDENCE.c, near_ratio - _ROUNDED
+    anew = sa.exists().where(COMMISSIONS.c.device == DEVICES.c.device, COMMISSIONS.c.from_ms > column.start_ms)
+    there = sa.and_(DEVICES.c.last_seen_ms >= there_since_ms, DEVICES.c.state.not_in(AWAY))
+    notable = sa.or_(
+        column.id.is_(None), column.fault != "", column.flagged, column.phase != "judged",
+        column.log_value >= below * column.log_threshold, sa.and_(column.start_ms < late_ms, there), anew,
+    )  # fmt: skip
+    query = sa.select(
+        DEVICES.c.device, column.start_ms, column.phase, column.fault, column.flagged, column.log_value,
+        column.training_log_value, column.log_threshold, anew,
+    ).select_from(DEVICES.outerjoin(EVIDENCE, _is_newest())).where(DEVICES.c.ended == "", notable)  # fmt: skip
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def largest_ratio(connection: sa.Connection) -> float:
+    """Return the largest newest evidence of a device of the fleet as a share of its threshold, 0 without any."""
+    ratio = _Fields(connection.dialect.name, 0, 0).ratio
+    found = connection.execute(sa.select(sa.func.max(ratio)).where(DEVICES.c.ended == "")).scalar_one()
+    return max(float(found or 0.0), 0.0)
+
+
+def _is_newest() -> sa.ColumnElement[bool]:
+    """Return the condition that a row of evidence is the newest of its device."""
+    other = EVIDENCE.alias()
+    newest = sa.select(other.c.id).where(other.c.device == DEVICES.c.device).order_by(other.c.start_ms.desc()).limit(1)
+    return EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery()
 
 
 def sites(connection: sa.Connection) -> tuple[str, ...]:
@@ -225,8 +278,6 @@ def sites(connection: sa.Connection) -> tuple[str, ...]:
 def newest_evidence_rows(connection: sa.Connection, devices: Collection[str]) -> list[sa.RowMapping]:
     """Return the newest row of evidence of those of ``devices`` that have any, without details."""
     columns = [column for column in EVIDENCE.c if not isinstance(column.type, sa.JSON)]
-    older = EVIDENCE.alias()
-    newest = sa.select(older.c.id).where(older.c.device == DEVICES.c.device).order_by(older.c.start_ms.desc()).limit(1)
-    same = EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery()
-    of_devices = sa.select(*columns).select_from(DEVICES.join(EVIDENCE, same)).where(DEVICES.c.device.in_(devices))
+    of_devices = sa.select(*columns).select_from(DEVICES.join(EVIDENCE, _is_newest()))
+    of_devices = of_devices.where(DEVICES.c.device.in_(devices))
     return list(connection.execute(of_devices).mappings())

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from server.drift.latest import NotableEvidence, newest_evidence, notable
 from server.errors import CursorRefusedError
 from server.fleet.device_list import DeviceList
 from server.store.commissions import insert_commissions
 from server.store.database import Database, open_database
 from server.store.fleet import insert_device, update_device
-from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
+from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition, largest_ratio, notable_evidence
 from server.store.monitoring.evidence import replace_slot
 from server.store.rollouts import insert_rollout
 from wire.codec import encode
@@ -225,3 +226,49 @@ def test_refuses_the_cursor_of_another_order(database: Database) -> None:
         listing(database).page(limit=2, sort=DeviceSort.SITE, cursor=first.next)
     with pytest.raises(CursorRefusedError):
         listing(database).page(limit=2, descending=True, cursor=first.next)
+
+
+def test_notable_evidence_is_what_all_evidence_has_for_people(database: Database) -> None:
+    """Each device by its newest window, at both sides of every bound; a quiet one is not even read."""
+    cases: list[dict[str, object]] = [
+        {"log_value": 5.98}, {"log_value": 6.0}, {"log_value": 5.9996}, {"flagged": True, "log_value": 11.0},
+        {"fault": "stuck"}, {"phase": "commissioning", "log_value": None, "training_log_value": 7.0},
+        {"log_threshold": 0.0}, {"log_value": None}, {"log_value": -3.0}, {"fault": "stuck", "flagged": True}, {},
+    ]  # fmt: skip
+    for index, changes in enumerate(cases):
+        add(database, f"e{index:02}")
+        judge(database, f"e{index:02}", 100 + index, flagged=True)
+        judge(database, f"e{index:02}", 1_000 + index, **changes)
+    change(database, "e10", ended="removed")
+    row = {"from_ms": 1_005, "attribute": "", "value": "", "decided_ms": 1, "decided_by": "Ada", "why": "moved"}
+    with database.begin() as connection:
+        insert_commissions(connection, [row | {"device": device} for device in ("e03", "e04", "e05", "e08")])
+    every = newest_evidence(database)
+    ratios = {name: one["threshold_ratio"] for name, one in every.items()}
+    found = notable(database, near_ratio=0.6, late_ms=1_007, there_since_ms=NOW_MS - 10_000)
+    assert found.faulty == tuple(sorted(name for name, one in every.items() if one["fault"])) == ("e04", "e09")
+    assert found.flagged == tuple(sorted(name for name, one in every.items() if one["flagged"])) == ("e09",)
+    near = {name for name, ratio in ratios.items() if isinstance(ratio, float) and ratio >= 0.6}
+    assert found.near == tuple(sorted(near - set(found.flagged)))
+    assert {"e01", "e02"} <= set(found.near)
+    judged = {name for name, one in every.items() if one["phase"] == "judged"}
+    assert found.unjudged == {f"d{index}" for index in range(COUNT)} | (set(every) - judged)
+    assert found.late == {name for name in judged if int(str(every[name]["window_start_ms"])) < 1_007}
+    change(database, "e00", last_seen_ms=NOW_MS - 10_001)  # away: that it sends no windows is no news
+    with database.begin() as connection:
+        read = notable_evidence(connection, near_ratio=0.6, late_ms=1_007, there_since_ms=NOW_MS - 10_000)
+        largest = largest_ratio(connection)
+    assert {"e00", "e07", "e10"} & {one[0] for one in read} == set()
+    assert round(largest, 4) == max(ratio for ratio in ratios.values() if isinstance(ratio, float))
+
+
+def test_without_evidence_nothing_is_near_and_all_are_unjudged(empty_url: str) -> None:
+    """No device, and one."""
+    database = open_database(empty_url)
+    asked = {"near_ratio": 0.6, "late_ms": 1, "there_since_ms": 0}
+    assert notable(database, **asked) == NotableEvidence()  # type: ignore[arg-type]
+    add(database, "alone")
+    assert notable(database, **asked).unjudged == {"alone"}  # type: ignore[arg-type]
+    with database.begin() as connection:
+        assert largest_ratio(connection) == 0.0
+    database.close()
