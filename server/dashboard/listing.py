@@ -28,21 +28,32 @@ _MAX_VALUE = 200
 
 @dataclass(slots=True)
 class SharedLook(Generic[Asked, Found]):
-    """Looks once for all visitors who ask for the same. Safe to share between threads."""
+    """Looks once for all visitors who ask for the same. Safe to share between threads.
+
+    While one visitor's look lasts, others get what was seen last if it is younger than ``FIRST_S``: they wait for
+    nobody, and their next refresh has the news.
+    """
 
     look: Callable[[Asked], Found]
     _kept: dict[Asked, tuple[float, Found]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, asked: Asked, at_most_s: float) -> Found:
-        """Return what was found at most ``at_most_s`` ago, or is found now."""
-        known = self._kept.get(asked)
-        if known is None or time.monotonic() - known[0] > at_most_s:
-            with self._lock:
-                known = self._kept.get(asked)  # another visitor may have looked meanwhile
-                if known is None or time.monotonic() - known[0] > at_most_s:
-                    known = self._again(asked)
-        return known[1]
+        """Return what was found at most ``at_most_s`` ago, or is found now; 10 s while another visitor looks."""
+        known, now_s = self._kept.get(asked), time.monotonic()
+        if known is not None and now_s - known[0] <= at_most_s:
+            return known[1]
+        if known is None or now_s - known[0] > FIRST_S:
+            self._lock.acquire()
+        elif not self._lock.acquire(blocking=False):
+            return known[1]
+        try:
+            known = self._kept.get(asked)  # another visitor may have looked meanwhile
+            if known is None or time.monotonic() - known[0] > at_most_s:
+                known = self._again(asked)
+            return known[1]
+        finally:
+            self._lock.release()
 
     def _again(self, asked: Asked) -> tuple[float, Found]:
         known = time.monotonic(), self.look(asked)

@@ -7,7 +7,7 @@ its device is commissioned again, what is known of a place is of the world befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
@@ -104,7 +104,16 @@ class Places:
 
     def of(self, device: str) -> NewPlace | None:
         """Return the newest place of ``device``."""
-        return next((place for place in self.all() if place.device == device), None)
+        with self.verdicts.database.begin() as connection:
+            row = store.newest_place(connection, device)
+        return _place(row) if row is not None else None
+
+    def of_verdicts(self, verdicts: Collection[int]) -> dict[int, NewPlace]:
+        """Return the place of each of ``verdicts`` that has one."""
+        if not verdicts:
+            return {}
+        with self.verdicts.database.begin() as connection:
+            return {row["verdict"]: _place(row) for row in store.places_of(connection, verdicts)}
 
     def add(self, place: NewPlace) -> None:
         """Add a place."""

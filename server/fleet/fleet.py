@@ -192,11 +192,6 @@ class Fleet:
                 self._roster = self._roster.after(rows)
             return self._roster
 
-    def ended(self) -> tuple[Device, ...]:
-        """Return every device that was revoked or removed, newest first."""
-        with self.database.begin() as connection:
-            return tuple(as_device(row) for row in store.ended_devices(connection))
-
     def ended_of(self, devices: Collection[str]) -> tuple[Device, ...]:
         """Return those of ``devices`` that were revoked or removed."""
         if not devices:

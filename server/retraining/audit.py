@@ -98,6 +98,7 @@ class SteadyAudit:
     _due: deque[tuple[str, dict[str, Json]]] = field(default_factory=deque)
     _next_ms: int = 0
     _known: tuple[object, tuple[ModelAudit, ...]] = (None, ())
+    _members: tuple[int, tuple[tuple[str, str, str], ...]] = (-1, ())  # by the revision of the roster
 
     def ask_once(self, device: str, count: int = 30, *, by: By = "") -> str:
         """Ask ``device`` once, from now on, for ``count`` samples drawn uniformly; return the request's name.
@@ -169,16 +170,17 @@ class SteadyAudit:
 
     def audits(self) -> tuple[ModelAudit, ...]:
         """Return what the labels say of each release that a device runs; computed again when it may have changed."""
-        releases, devices = self.versions.releases(), self.fleet.devices()
-        running = {device.release for device in devices}
+        releases, roster = self.versions.releases(), self.fleet.roster()
         with self.database.begin() as connection:
             asked = store.all_audits(connection)
             counts = store.count_samples(connection, expired_since_ms=0)
             unlabelled = store.count_waiting(connection, "audit")
             commissioned = newest_moments(connection)
-        known_devices = tuple((one.device, one.site, one.release) for one in devices)
-        stamp = (counts, unlabelled, asked, commissioned, known_devices)
+        if self._members[0] != roster.revision:
+            self._members = roster.revision, tuple((one.device, one.site, one.release) for one in roster.devices)
+        stamp = (counts, unlabelled, asked, commissioned, self._members[1])
         if self._known[0] != stamp:
+            running, devices = {device.release for device in roster.devices}, roster.devices
             names = sorted({one.name for one in releases if one.name in running})
             found = []
             for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -77,7 +78,7 @@ class RolloutLedger:
         row = self.database.row(lambda connection: store.one_rollout(connection, rollout), missing)
         with self.database.begin() as connection:
             found = lists.member_page(connection, rollout, wanted, limit=limit, cursor=cursor)
-        page = found.of(_member)
+        page = found.of(lambda one: _member({name: one[name] for name in _MEMBER_COLUMNS}))
         return _rollout(row, page.rows), page
 
     def open(self) -> tuple[Rollout, ...]:
@@ -108,9 +109,12 @@ class RolloutLedger:
         Raises:
             UnknownRolloutError: If there is none of that id.
         """
-        return self.database.row(
-            lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), _unknown(rollout)
-        )
+
+        def read(connection: sa.Connection) -> Rollout | None:
+            row = store.one_rollout(connection, rollout)
+            return self._current(connection, row) if row is not None else None
+
+        return self.database.row(read, _unknown(rollout))
 
     def add(self, rollout: Rollout, also: Also = nothing_else) -> None:
         """Store a new rollout, and what else belongs to it."""
@@ -159,10 +163,6 @@ def as_text(document: object) -> str:
     return "" if document is None else encode(document).decode()
 
 
-def _with_members(connection: sa.Connection, row: sa.RowMapping | None) -> Rollout | None:
-    return _rollouts(connection, [row])[0] if row is not None else None
-
-
 def _row(rollout: str, member: Member) -> dict[str, object]:
     retried_from = member.retried_from.value if member.retried_from else ""
     row = {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
@@ -170,10 +170,10 @@ def _row(rollout: str, member: Member) -> dict[str, object]:
     return {**row, "shadow": as_text(member.shadow), "replay": as_text(member.replay)}
 
 
-def _standing(row: sa.RowMapping) -> MemberStanding:
+def _standing(standing: str, code: str) -> MemberStanding:
     """Return the standing of a device; older rows store stuck as a failure with the code ``stuck``."""
-    stuck = row["standing"] == MemberStanding.FAILED and row["code"] == MemberStanding.STUCK
-    return MemberStanding.STUCK if stuck else MemberStanding(row["standing"])
+    known = _STANDINGS.get(standing) or MemberStanding(standing)
+    return MemberStanding.STUCK if known is MemberStanding.FAILED and code == MemberStanding.STUCK else known
 
 
 def _unknown(rollout: str) -> UnknownRolloutError:
@@ -184,16 +184,16 @@ def _unknown(rollout: str) -> UnknownRolloutError:
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
-        members[row["rollout"]].append(_member(row))
+        members[row[0]].append(_member(dict(zip(_MEMBER_COLUMNS, row[1:], strict=True))))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
 
 
-def _member(row: sa.RowMapping) -> Member:
-    values = {name: row[name] for name in _MEMBER_COLUMNS}
-    values["standing"] = _standing(row)
-    values["retried_from"] = MemberStanding(row["retried_from"]) if row["retried_from"] else None
+def _member(values: dict[str, Any]) -> Member:
+    """Return the member with the values of its columns, which it takes; a rollout may have thousands."""
+    values["standing"] = _standing(values["standing"], values["code"])
+    values["retried_from"] = MemberStanding(values["retried_from"]) if values["retried_from"] else None
     for name in ("shadow", "replay"):
-        values[name] = decode(ShadowCounts, row[name].encode()) if row[name] else None
+        values[name] = decode(ShadowCounts, values[name].encode()) if values[name] else None
     return Member(**values)
 
 
@@ -210,4 +210,5 @@ def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
 
 
 _MEMBER_COLUMNS = tuple(column.name for column in store.MEMBERS.c if column.name != "rollout")
+_STANDINGS = {one.value: one for one in MemberStanding}
 _ROLLOUT_COLUMNS = tuple(one.name for one in fields(Rollout) if one.name in store.ROLLOUTS.c)

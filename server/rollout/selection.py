@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.fleet.fleet import Device
@@ -137,6 +137,23 @@ def candidates(devices: Collection[Device], releases: Sequence[Release], name: s
     """Return the devices that may get the release ``name`` without a filter: see ``Eligibility``."""
     rules, everywhere = Eligibility.of(devices, releases, name), Scope()
     return tuple(device for device in devices if not rules.refusal(device, everywhere))
+
+
+def candidate_counts(devices: Iterable[Device], releases: Sequence[Release], names: Sequence[str]) -> dict[str, int]:
+    """Return how many devices may get each release of ``names`` without a filter, as ``candidates`` counts them.
+
+    Devices that are alike in all that decides it are looked at once: a large fleet has few kinds.
+    """
+    kinds: dict[Hashable, tuple[Device, int]] = {}
+    for device in devices:
+        reported = device.reported
+        runs = (reported.runtimes, reported.hardware) if reported else None
+        wanted = device.attributes.get(TARGET_ATTRIBUTE)
+        kind = (device.desired_release, device.release, device.in_trouble, wanted, runs)
+        first, count = kinds.get(kind, (device, 0))
+        kinds[kind] = first, count + 1
+    each, numbers = [first for first, _ in kinds.values()], {id(first): count for first, count in kinds.values()}
+    return {name: sum(numbers[id(one)] for one in candidates(each, releases, name)) for name in names}
 
 
 def without_model(rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release]) -> tuple[Settle, ...]:

@@ -68,12 +68,6 @@ def active_devices(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(query).mappings())
 
 
-def ended_devices(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return every device that was revoked or removed, newest first."""
-    query = DEVICES.select().where(DEVICES.c.ended != "").order_by(DEVICES.c.ended_ms.desc(), DEVICES.c.device)
-    return list(connection.execute(query).mappings())
-
-
 def ended_since(connection: sa.Connection) -> dict[str, int]:
     """Return when each device that was revoked or removed ended, by id."""
     query = sa.select(DEVICES.c.device, DEVICES.c.ended_ms).where(DEVICES.c.ended != "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -39,6 +39,17 @@ PLACES = sa.Table(
 def all_places(connection: sa.Connection) -> list[sa.RowMapping]:
     """Return every place, the newest verdict first."""
     return list(connection.execute(PLACES.select().order_by(PLACES.c.verdict.desc())).mappings())
+
+
+def newest_place(connection: sa.Connection, device: str) -> sa.RowMapping | None:
+    """Return the newest place of ``device``."""
+    query = PLACES.select().where(PLACES.c.device == device).order_by(PLACES.c.verdict.desc()).limit(1)
+    return connection.execute(query).mappings().first()
+
+
+def places_of(connection: sa.Connection, verdicts: Collection[int]) -> list[sa.RowMapping]:
+    """Return the places of ``verdicts``."""
+    return list(connection.execute(PLACES.select().where(PLACES.c.verdict.in_(list(verdicts)))).mappings())
 
 
 def place_of(connection: sa.Connection, verdict: int) -> sa.RowMapping | None:

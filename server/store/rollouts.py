@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -89,10 +90,13 @@ def rollouts_named(connection: sa.Connection, rollouts: Sequence[str]) -> list[s
     return list(connection.execute(ROLLOUTS.select().where(ROLLOUTS.c.id.in_(list(rollouts)))).mappings())
 
 
-def members_of(connection: sa.Connection, rollouts: Sequence[str]) -> list[sa.RowMapping]:
-    """Return the members of ``rollouts``, by group and device."""
+def members_of(connection: sa.Connection, rollouts: Sequence[str]) -> Iterator[sa.Row[Any]]:
+    """Yield the members of ``rollouts``, by group and device, with the columns in the order of the table.
+
+    Plain rows: mappings of a hundred thousand members take as long as reading them.
+    """
     query = MEMBERS.select().where(MEMBERS.c.rollout.in_(list(rollouts)))
-    return list(connection.execute(query.order_by(MEMBERS.c.rollout, MEMBERS.c.group, MEMBERS.c.device)).mappings())
+    yield from connection.execute(query.order_by(MEMBERS.c.rollout, MEMBERS.c.group, MEMBERS.c.device))
 
 
 def insert_rollout(

@@ -159,8 +159,8 @@ def device_rows(services: Services, asked: Asked) -> Page[DeviceRow]:
 def _overview(services: Services) -> View:
     situation = services.situation
     reading = situation.read()
-    alarms, places = services.drift.verdicts.open(), {one.verdict: one for one in services.drift.places.all()}
-    shown = Cut.of(alarms, _VERDICTS_SHOWN)
+    shown = Cut.of(services.drift.verdicts.open(), _VERDICTS_SHOWN)
+    places = services.drift.places.of_verdicts([one.id for one in shown.rows])
     cards = tuple(evidence.verdict_card(alarm, reading.now_ms, places.get(alarm.id)) for alarm in shown.rows)
     return View(
         counts=situation.listing.counts(),

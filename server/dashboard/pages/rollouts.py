@@ -54,7 +54,7 @@ from server.rollout.model import OPEN_PHASES, MemberStanding, Rollout, RolloutPh
 from server.rollout.regressions import holding
 from server.rollout.resuming import Foresight, How
 from server.rollout.scope import Scope
-from server.rollout.selection import candidates, running_model
+from server.rollout.selection import candidate_counts, running_model
 from server.rollout.service import Kept
 from server.rollout.thresholds import devices
 from server.store.lists.paging import Page
@@ -384,15 +384,13 @@ def offers(
 
     Devices are counted for the newest ``most`` releases, by default for all.
     """
-    names = dict.fromkeys(
+    names = list(dict.fromkeys(
         release.name
         for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
         if not release.withdrawn_ms
-    )
-    return tuple(
-        ReleaseOffer(name, len(candidates(devices, releases, name)) if most is None or index < most else None)
-        for index, name in enumerate(names)
-    )
+    ))  # fmt: skip
+    counts = candidate_counts(devices, releases, names[:most])
+    return tuple(ReleaseOffer(name, counts.get(name)) for name in names)
 
 
 @dataclass(slots=True, kw_only=True)

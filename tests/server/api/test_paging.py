@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from server.api import devices, health, rollouts
 from server.errors import CursorRefusedError
@@ -129,6 +130,25 @@ def test_a_rollout_that_is_over_is_described_once_and_one_that_goes_on_each_time
     assert committed() == {"r1": 2, "r2": 1}
     ledger.change("r2", {"phase": "succeeded"}, five.clock())
     assert committed() == {"r1": 2, "r2": 1}
+
+
+def test_the_devices_of_a_rollout_are_read_again_only_after_a_change(five: MemoryFleet) -> None:
+    """Of one that goes on as of one that is over; by whoever asks."""
+    parts, asked = five.app.parts, []
+    add_rollout(five, "r1", 3, RolloutPhase.RUNNING)
+
+    def note(_c: object, _u: object, statement: str, *_rest: object) -> None:
+        if "FROM rollout_members" in statement:
+            asked.append(statement)
+
+    sa.event.listen(parts.database.engine, "before_cursor_execute", note)
+    client = five.client()
+    for _ in range(3):
+        assert client.get("/api/rollouts/r1").json()["committed"] == 3
+    parts.rollouts.ledger.change_member("r1", "cam-0", {"standing": "failed"})
+    for _ in range(3):
+        assert client.get("/api/rollouts/r1").json()["committed"] == 2
+    assert len(asked) == 2
 
 
 def add_rollout(fleet: MemoryFleet, number: str, count: int, phase: RolloutPhase = RolloutPhase.SUCCEEDED) -> None:

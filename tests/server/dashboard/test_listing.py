@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,34 @@ def test_visitors_who_come_together_look_once() -> None:
     for one in visitors:
         one.join(30)
     assert (found, seen) == ([1, 1, 1], ["a"])
+
+
+def test_who_has_seen_a_list_waits_for_nobody_who_looks_again() -> None:
+    """The list is young enough to show; one that is too old is waited for."""
+    inside, go, count = threading.Event(), threading.Event(), itertools.count(1)
+
+    def look(_: str) -> int:
+        number = next(count)
+        if number == 2:
+            inside.set()
+            go.wait(30)
+        return number
+
+    shared: SharedLook[str, int] = SharedLook(look)
+    assert shared.get("a", 60) == 1
+    slow = threading.Thread(target=lambda: shared.get("a", -1))
+    slow.start()
+    inside.wait(30)
+    assert shared.get("a", -1) == 1
+    at_s, old = shared._kept["a"]
+    shared._kept["a"] = (at_s - 60, old)
+    late: list[int] = []
+    waits = threading.Thread(target=lambda: late.append(shared.get("a", 30)))
+    waits.start()
+    go.set()
+    for one in (slow, waits):
+        one.join(30)
+    assert late == [2]
 
 
 def test_a_look_that_failed_is_not_kept() -> None:

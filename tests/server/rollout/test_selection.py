@@ -1,12 +1,14 @@
 """Which devices take part in a rollout."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from server.fleet.fleet import Device
 from server.registry.versions import Release
-from server.rollout.selection import candidates, choose_bundle, pick_canaries
+from server.rollout.scope import Scope
+from server.rollout.selection import Eligibility, candidate_counts, candidates, choose_bundle, pick_canaries
 from wire.messages import Desired, DeviceState, InstalledRelease, Reported
 from wire.tuf_target import TargetCustom
 
@@ -98,3 +100,43 @@ def test_a_device_gets_no_bundle_for_a_runtime_that_it_lacks(runtimes: tuple[str
     bundle = replace(RELEASE, custom=replace(RELEASE.custom, runtime="litert"))
     one = replace(device("a", DeviceState.READY), reported=Reported(runtimes=runtimes))
     assert (choose_bundle([bundle], "m-1", one) is not None) is runs
+
+
+def test_devices_that_are_alike_are_counted_as_if_each_was_looked_at() -> None:
+    """Every mixture of what decides it, and one device alone."""
+    fits = TargetCustom(model="m", version=2, target="h", runtime="tflite", hardware=("armv7l",))
+    other = replace(RELEASE, name="other-1", model="other", target="h")
+    releases = [RELEASE, replace(RELEASE, name="m-2", target="h", custom=fits), other]
+    plain = device("a", DeviceState.READY)
+    made = itertools.product(
+        ("", "m-1", "m-2", "on-site-3"), ("", "m-1"), ({}, {"target": "gateway"}, {"target": "h"}),
+        (None, Reported(), Reported(runtimes=("tflite",), hardware="armv7l"), Reported(safe_mode=True)),
+    )  # fmt: skip
+    fleet = []
+    for index, (desired, running, attributes, reported) in enumerate(made):
+        if reported is not None and running:
+            reported = replace(reported, current=InstalledRelease(running, "0" * 64))  # noqa: PLW2901 - completed
+        fleet += [
+            replace(plain, device=f"d{index}-{twin}", desired_release=desired, attributes=attributes, reported=reported)
+            for twin in range(2)
+        ]
+    names = ["m-1", "m-2", "other-1", "none-1"]
+    for devices in (fleet, fleet[:1], fleet[7:8], []):
+        counted = candidate_counts(devices, releases, names)
+        assert counted == {name: len(candidates(devices, releases, name)) for name in names}
+    assert candidate_counts(fleet, releases, names)["m-1"] > 0
+
+
+def test_a_thousand_devices_of_one_kind_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each release, however many there are."""
+    looked, refusal = [], Eligibility.refusal
+
+    def counted(rules: Eligibility, one: Device, scope: Scope) -> str:
+        looked.append(one.device)
+        return refusal(rules, one, scope)
+
+    monkeypatch.setattr(Eligibility, "refusal", counted)
+    plain = device("a", DeviceState.DEGRADED)
+    fleet = [replace(plain, device=f"d{index}", site=f"s{index % 9}", last_seen_ms=index) for index in range(1_000)]
+    assert candidate_counts(fleet, [RELEASE], ["m-1"]) == {"m-1": 1_000}
+    assert looked == ["d0"]
