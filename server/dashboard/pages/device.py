@@ -34,6 +34,7 @@ from server.dashboard.theme import (
     heading,
     keep_fresh,
     live,
+    live_apart,
     live_table,
     meter,
     pill,
@@ -138,7 +139,7 @@ def _build(device: str, visit: Visit) -> None:
 
 def _page(services: Services, device: str) -> None:
     heading(device, 1)
-    live(lambda: _summary(services, device), _head)
+    live_apart(lambda _at_most_s: _summary(services, device), _head)
     with ui.element("div").classes("tf-wide"):
         with ui.element("section").classes("tf-card"):
             heading("Drift evidence over time")
