@@ -76,6 +76,12 @@ class Served:
         fields = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
         return int(fields["VmRSS"].split()[0]) * 1024
 
+    @property
+    def cpu_s(self) -> float:
+        """The seconds of a processor that it has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @contextmanager
 def served(state: Path) -> Iterator[Served]:
@@ -109,8 +115,12 @@ def p95(times_s: Sequence[float]) -> float:
     return max(times_s) if len(times_s) < TWENTIETHS else quantiles(times_s, n=TWENTIETHS)[-1]
 
 
-def timed(client: httpx.Client, paths: Sequence[str], count: int, was: tuple[float, int] | None = None) -> list[Row]:
+def timed(
+    served: Served, client: httpx.Client, paths: Sequence[str], count: int, was: tuple[float, int] | None = None
+) -> list[Row]:
     """Return the times and sizes of ``paths``, each asked ``count`` times or for some seconds.
+
+    The processor's time is that of the whole server meanwhile, with what it does beside.
 
     ``was``: the seconds and bytes of November.
     """
@@ -118,16 +128,19 @@ def timed(client: httpx.Client, paths: Sequence[str], count: int, was: tuple[flo
     for path in paths:
         times_s, size, begun_s = [], 0, time.monotonic()
         client.get(path)
+        cpu_s = served.cpu_s
         while len(times_s) < count and (len(times_s) < LEAST or time.monotonic() - begun_s < A_ROUTE_S):
             start_s = time.perf_counter()
             answer = client.get(path)
             times_s.append(time.perf_counter() - start_s)
             size = max(size, len(answer.content))
+        cpu_s = (served.cpu_s - cpu_s) / len(times_s)
         if answer.status_code != OK:
             rows.append(Row(f"{path}: HTTP status", answer.status_code, OK, str(OK), met=False))
             continue
         slow, median = p95(times_s), sorted(times_s)[len(times_s) // 2]
         rows.append(Row(f"{path}: ms, median", median * 1e3))
+        rows.append(Row(f"{path}: CPU ms of the server", cpu_s * 1e3))
         rows.append(Row(f"{path}: ms, p95 of {len(times_s)}", slow * 1e3, was and was[0] * 1e3,
                         f"<= {P95_S * 1e3:g}", slow <= P95_S))  # fmt: skip
         rows.append(Row(f"{path}: kB", size / 1e3, was and was[1] / 1e3,
@@ -178,13 +191,13 @@ def measure(served: Served, count: int, old: int) -> list[Row]:
             time.sleep(0.5)
         listed = client.get("/api/rollouts?release=cam-24").json()["rollouts"]
         rollout = listed[0]["id"]
-        rows = timed(client, [path.format(rollout=rollout) for path in LISTS], count)
+        rows = timed(served, client, [path.format(rollout=rollout) for path in LISTS], count)
     with httpx.Client(base_url=served.url, timeout=300) as client:
         client.post("/login", data={"token": served.token})
         cookies = dict(client.cookies)
         for path in PAGES:
             was = (NOVEMBER_PAGE_S, NOVEMBER_PAGE_BYTES) if path == "/" else None
-            rows += timed(client, [path.format(rollout=rollout)], count, was)
+            rows += timed(served, client, [path.format(rollout=rollout)], count, was)
     for path in ("/", "/rollouts", "/events"):
         grown = asyncio.run(visits(served, path, cookies, old))
         rows.append(Row(f"{path}: MB of the server a visitor, of {old}", grown / 1e6,
