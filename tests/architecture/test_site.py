@@ -150,7 +150,8 @@ def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
     assert "| GET | `/blobs/{sha256}` | device, view or build |" in text
     public = re.findall(r"\| (\w+) \| `([^` ]+)[^`]*` \| anybody", text)
     assert public == [
-        ("GET", "/api/health"), ("GET", "/api/enrol"), ("POST", "/api/enrol"), ("GET", "/tuf/{name}")
+        ("GET", "/api/health"), ("GET", "/api/ready"), ("GET", "/api/enrol"), ("POST", "/api/enrol"),
+        ("GET", "/tuf/{name}"),
     ]  # fmt: skip
 
 
