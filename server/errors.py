@@ -13,6 +13,7 @@ ServerError
 │   ├── DatabaseOutdatedError     an older tinyfleet made it: it must be migrated
 │   ├── DatabaseNewerError        a newer tinyfleet has migrated it
 │   └── DatabaseForeignError      its tables or rows are not a fleet's
+├── NotAgreedError            a person did not agree, or nobody was there to ask
 ├── ClientFileError           a client's token or certificate file can't be used
 ├── AnswerInvalidError        the answer is not from a server of this project, or from another version
 ├── BrokerError               mosquitto can't be started or does not answer
@@ -161,6 +162,13 @@ class DatabaseForeignError(DatabaseError):
     """The tables or rows are not a fleet's."""
 
     code = "database_foreign"
+
+
+class NotAgreedError(ServerError):
+    """A person did not agree, or nobody was there to ask."""
+
+    code = "not_agreed"
+    status = 409
 
 
 class NotRunningError(ServerError):

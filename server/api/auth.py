@@ -123,7 +123,8 @@ class Auth:
             raise UnauthorizedError(message)
         if not principal.may(need, reading=request.method in _SAFE):
             held = f"{principal.role}, read only" if principal.read_only else principal.role.value
-            message = f"Expected {wanted(need)}, got {principal.actor.account}, whose role is {held}: ask an admin"
+            whose = f"a token of {principal.actor.account}" if principal.actor.through else principal.actor.account
+            message = f"Expected {wanted(need)}, got {whose}, whose role is {held}: ask an admin"
             raise ForbiddenError(message)
         return principal
 

@@ -37,6 +37,7 @@ from server.cli.alerts import alerts
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
 from server.cli.frame import Listing as _Listing
+from server.cli.frame import agreed
 from server.cli.frame import coded as _coded
 from server.cli.frame import console as _console
 from server.cli.frame import example as _example
@@ -57,6 +58,7 @@ from server.errors import (
     AnsweredError,
     DatabaseOutdatedError,
     DeviceEndedError,
+    NotAgreedError,
     NotRunningError,
     ReleaseWithdrawnError,
     ReplayMissingError,
@@ -83,7 +85,7 @@ from server.rollout.service import RolloutService
 from server.rollout.thresholds import devices as counted
 from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
-from server.store.database import Database, connect, declared_tables, open_database, shown_url
+from server.store.database import Database, connect, declared_tables, has_password, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.lists.devices import DeviceFilter, FleetCondition
 from server.store.lists.events import EventFilter
@@ -228,6 +230,9 @@ def run(  # noqa: PLR0913 - the options of the command
     if app is None:
         return
     app.start()
+    if has_password(app.config.store.url):
+        advice = "write it into the file that PGPASSFILE names: a backup copies server.toml"
+        click.echo(f"warning: store.url in server.toml has a password: {advice}", err=True)
     click.echo(f"http {app.http_url}")
     click.echo(f"mqtt {app.address.mqtt_host}:{app.address.mqtt_port}")
     while not stop.wait(_LOOK_S) and not app.decider.deposed.is_set():
@@ -305,10 +310,13 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
         source, target = sqlite_file(engine), None
         if source is not None and not standing.is_empty:
             target = state.backups / f"fleet-{standing.revision}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
-        click.echo(f"backup     {target or 'none is made here: for PostgreSQL make one with pg_dump first'}")
-        if not assume_yes and not _agreed("Migrate the database now?"):
-            message = "Expected yes, got no: nothing was changed; --yes skips the question"
-            raise DatabaseOutdatedError(message)
+        made = f"to {target}, first" if target else "none is made here: for PostgreSQL make one with pg_dump first"
+        click.echo(f"backup     {made}")
+        if not assume_yes:
+            try:
+                agreed("Migrate the database now?")
+            except NotAgreedError as error:
+                raise DatabaseOutdatedError(str(error)) from error
         if source is not None and target is not None:
             back_up_sqlite(source, target)
         upgrade(engine, declared_tables())
@@ -376,14 +384,6 @@ def restore(directory: Path, copy: Path, *, check: bool) -> None:
         "next       repeat what was done since: fleet-server devices revoke, releases withdraw, compressor publish; "
         f"then fleet-server run {directory}"
     )
-
-
-def _agreed(question: str) -> bool:
-    try:
-        return click.confirm(question, default=False)
-    except click.Abort:  # nobody is there to answer
-        click.echo()
-        return False
 
 
 @main.command(
@@ -600,7 +600,7 @@ def commission(  # noqa: PLR0913 - one argument a command-line option
         named = commissions.devices_with(*pair)
         devices_text = "1 device" if len(named) == 1 else f"{len(named)} devices"
         click.echo(f"{devices_text}: {listed(named, 20)}. Their baselines begin anew, for good.", err=True)
-        click.confirm("Go on?", abort=True, err=True)
+        agreed("Go on?", err=True)
     begun = (
         commissions.begin_all(*pair, why, now_ms=now_ms, by=person) if pair is not None
         else (commissions.begin(device or "", why, now_ms=now_ms, by=person),)
@@ -1398,7 +1398,7 @@ def _steer(  # noqa: PLR0913 - what all acts share
         seen = server.request("GET", f"{path}/foresight", query=query)
         click.echo(str(seen["text"]), err=as_json)
         if not yes:
-            click.confirm("Go on?", abort=True, err=as_json)
+            agreed("Go on?", err=as_json)
         expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["assigns"]}
         found = server.request("POST", f"{path}/{act}", wanted | expected)
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from server.app.state_directory import open_state
 from server.cli import listings
 from server.config import ServerConfig, read_config
-from server.errors import AnsweredError, ServerError
+from server.errors import AnsweredError, NotAgreedError, ServerError
 from server.people import Actor, ActorKind
 from server.store.database import Database, next_step, open_database
 from wire.errors import PathError, WireError
@@ -56,25 +56,45 @@ def coded(command: Callable[P, R]) -> Callable[P, R]:
         except (ServerError, WireError) as error:
             click.echo(f"error [{error.code}]: {error}", err=True)
         except sa.exc.SQLAlchemyError as error:
-            advice = f"{next_step(error)}; where it is damaged, restore it from the backup"
+            advice = next_step(error)
+            if not isinstance(error, sa.exc.OperationalError):  # it answered
+                advice += "; where it is damaged, restore it from the backup"
             click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}: {advice}", err=True)
         except sqlite3.Error as error:
             advice = "make room where the disk is full, remove what is there of the copy, and try again"
             click.echo(f"error [store]: Expected to copy the database, got: {error}: {advice}", err=True)
+        except BrokenPipeError:
+            raise  # click ends quietly where the reader of a pipe has gone, as "| head" does
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                place = f" for {error.filename}" if error.filename else ""
-                click.echo(f"error [disk_full]: Expected room on the disk{place}, got none: free it", err=True)
-                sys.exit(1)
-            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-                advice = "mount its file system writable, or run as the user that owns it"
-                click.echo(f"error [not_writable]: Expected to write {error.filename}, got: {error.strerror}: {advice}",
-                           err=True)  # fmt: skip
-                sys.exit(1)
-            click.echo(f"error [os]: {error}", err=True)
+            click.echo(f"error {_refused_by_system(error)}", err=True)
         sys.exit(1)
 
     return run
+
+
+def _refused_by_system(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" for {error.filename}" if error.filename else ""
+        return f"[disk_full]: Expected room on the disk{place}, got none: free it"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        advice = "mount its file system writable, or run as the user that owns it"
+        return f"[not_writable]: Expected to write {error.filename}, got: {error.strerror}: {advice}"
+    return f"[os]: {error}"
+
+
+def agreed(question: str, *, err: bool = False) -> None:
+    """Return if a person agrees.
+
+    Raises:
+        NotAgreedError: If not, or nobody is there to answer.
+    """
+    try:
+        yes = click.confirm(question, default=False, err=err)
+    except click.Abort:
+        click.echo(err=err)
+        yes = False
+    if not yes:
+        raise NotAgreedError("Expected yes, got no: nothing was changed; --yes skips the question")
 
 
 def example(*lines: str) -> str:

@@ -226,16 +226,16 @@ def record_commands(group: click.Group) -> None:
     )
 )
 @STATE
-@click.option("--anchor", default="", metavar="SEQ:SHA256", help="What audit head printed before, kept elsewhere.")
+@click.option("--anchor", metavar="SEQ:SHA256", help="What audit head printed before, kept elsewhere.")
 @coded
-def verify(directory: Path, anchor: str) -> None:
+def verify(directory: Path, anchor: str | None) -> None:
     """Check that no record of the log of acts was changed, removed, inserted or moved.
 
     Prints how many records there are, or the first that is wrong, and ends with 1. Somebody who may write the database
     could remove the newest records, or write all anew from some record on: only --anchor shows that.
     """
     _, database = opened(directory)
-    found = AuditLog(database).verify(parsed_anchor(anchor) if anchor else None)
+    found = AuditLog(database).verify(None if anchor is None else parsed_anchor(anchor))
     database.close()
     if found.broken_seq:
         message = f"Expected a whole log of acts, got one that breaks at record {found.broken_seq}: {found.why}"

@@ -170,6 +170,11 @@ def declared_tables() -> sa.MetaData:
     return METADATA
 
 
+def has_password(url: str) -> bool:
+    """Return whether a password stands in ``url``."""
+    return bool(url) and sa.make_url(url).password is not None
+
+
 def shown_url(url: str) -> str:
     """Return ``url`` without its password."""
     try:
@@ -280,6 +285,10 @@ def next_step(error: sa.exc.SQLAlchemyError) -> str:
         return "another process holds its write lock: find it (fuser FILE), end it or wait, then try again"
     if "readonly" in text or "unable to open" in text:
         return "mount its file system writable, or run as the user that owns the file, then try again"
+    if "authentication failed" in text or "no password supplied" in text:
+        return "correct the user in store.url, and its password in the file that PGPASSFILE names (0600)"
+    if "does not exist" in text:
+        return "create that role or database, or correct store.url"
     return "see that it runs and answers, then try again"
 
 

@@ -297,8 +297,11 @@ def test_skip_group_names_all_that_it_misses_at_once(state: StateDirectory, give
 
 def test_approve_pause_and_abort_say_what_they_do_and_ask(state: StateDirectory, paused: RolloutService) -> None:
     """Each lists the affected devices beforehand; person and reason are recorded."""
-    asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input="n\n")
-    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "1 device assigned on connecting: c; opens canary")
+    told = "1 device assigned on connecting: c; opens canary"
+    for answer in ("n\n", ""):  # a no, and nobody there
+        asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input=answer)
+        assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, told)
+        assert "error [not_agreed]: Expected yes, got no: nothing was changed; --yes skips the question" in asked.stderr
     assert paused.get("r2").phase is RolloutPhase.AWAITING_APPROVAL
     for act, options, phase, text in (
         ("approve", (), "running", "Approved by ada"),
@@ -397,3 +400,18 @@ def test_a_place_that_nobody_accepted_is_not_withdrawn(fleet: MemoryFleet) -> No
         1,
         True,
     )
+
+
+def test_a_reader_that_ends_early_is_no_error(fleet: MemoryFleet) -> None:
+    """As in ``fleet-server devices list DIR | head -1``."""
+    program = str(Path(sys.executable).with_name("fleet-server"))
+    for number in range(300):
+        fleet.enrol(f"cam-{number:03}", "a-site-with-a-name-that-fills-the-pipe-with-many-bytes-soon")
+    with subprocess.Popen(
+        [program, "audit", "export", str(fleet.state.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as done:
+        assert done.stdout is not None
+        assert done.stderr is not None
+        done.stdout.read(10)
+        done.stdout.close()
+        assert done.stderr.read() == b""

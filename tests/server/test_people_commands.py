@@ -97,3 +97,9 @@ def test_the_log_of_acts_is_verified_and_exported(state: StateDirectory) -> None
     assert done.exit_code == 1
     assert "error [audit_log_broken]" in done.output
     assert "breaks at record 1: its content was changed" in done.output
+
+
+def test_an_anchor_whose_file_is_gone_does_not_pass(state: StateDirectory) -> None:
+    """``--anchor "$(cat FILE)"`` gives an empty one: in cron that must not look like a check."""
+    done = CliRunner().invoke(main, ["audit", "verify", str(state.path), "--anchor", ""])
+    assert (done.exit_code, "error [anchor_invalid]" in done.stderr) == (1, True)

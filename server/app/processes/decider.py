@@ -91,7 +91,8 @@ def when_elected(
         except (AlreadyRunningError, PortInUseError, DatabaseRefusedError) as error:  # the last: it may be restarting
             if error.code != reason:
                 reason = error.code
-                said(str(error))
+                waits = isinstance(error, AlreadyRunningError)
+                said("another server runs: takes over when that ends" if waits else str(error))
         if wait(_LOOK_S):
             return None
 
