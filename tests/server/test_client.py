@@ -447,7 +447,7 @@ def test_refusals_carry_the_servers_code_and_the_next_step(client: FleetClient, 
     assert caught.value.answered == "unknown_release"
     with (
         FleetClient(fleet.app.http_url, fleet.state.path / "builder.token") as other,
-        pytest.raises(AnsweredError, match="got builder, whose role is builder: ask an admin") as caught,
+        pytest.raises(AnsweredError, match="got a token of builder, whose role is builder: ask an admin") as caught,
     ):
         other.devices()
     assert caught.value.answered == "forbidden"
