@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -41,30 +42,6 @@ def needs(routes: Iterable[Any]) -> Iterator[tuple[tuple[str, str], Need]]:
             yield from (((verb.lower(), route.path), need) for verb in route.methods)
 
 
-def declare_needs(api: FastAPI) -> None:
-    """Let the OpenAPI document say what each operation needs: ``x-needs``, and the security scheme.
-
-    Raises:
-        ServerError: If an operation declares nothing.
-    """
-    known, plain = dict(needs(api.routes)), api.openapi
-
-    def document() -> dict[str, Any]:
-        made = plain()
-        made.setdefault("components", {})["securitySchemes"] = _SCHEMES
-        for path, calls in made["paths"].items():
-            for verb in (verb for verb in _VERBS if verb in calls):
-                need = known[verb, path]
-                calls[verb]["x-needs"] = need.value
-                token: list[dict[str, list[str]]] = [] if need in _BY_DEVICES else [{"token": []}]
-                either = need in _BY_DEVICES or need is Need.DEVICE_OR_STAFF
-                device: list[dict[str, list[str]]] = [{"device": []}] if either else []
-                calls[verb]["security"] = [] if need is Need.ANYBODY else [*token, *device]
-        return made
-
-    api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
-
-
 _PROBLEM: Mapping[str, Any] = {
     "type": "object",
     "description": "Why the request was refused: RFC 9457, with code and text as agents read them.",
@@ -88,22 +65,44 @@ _UNKNOWN_IN_BODY = frozenset(
 """Operations without a parameter in their path that need something which may not be there."""
 
 
-def declare_refusals(api: FastAPI) -> None:
-    """Let the OpenAPI document name each status with which an operation may refuse, and what such an answer has."""
-    plain = api.openapi
+def complete(api: FastAPI) -> None:
+    """Let the OpenAPI document say what FastAPI doesn't know: what each operation needs, and how it may refuse.
 
+    ``x-needs`` and the security scheme; each status of a refusal, with what such an answer has.
+
+    Raises:
+        ServerError: If an operation declares no need.
+    """
+    known, plain = dict(needs(api.routes)), api.openapi
+
+    @cache
     def document() -> dict[str, Any]:
         made = plain()
-        made.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _PROBLEM
+        components = made.setdefault("components", {})
+        components["securitySchemes"] = _SCHEMES
+        components.setdefault("schemas", {})["Problem"] = _PROBLEM
         for path, calls in made["paths"].items():
             for verb in (verb for verb in _VERBS if verb in calls):
-                answers = calls[verb].setdefault("responses", {})
-                for status in _refusals(path, verb, calls[verb]):
-                    if "content" not in answers.get(str(status), {}) or status == HTTPStatus.UNPROCESSABLE_ENTITY:
-                        answers[str(status)] = _refusal(status)
+                _add_need(calls[verb], known[verb, path])
+                _add_refusals(calls[verb], path, verb)
         return made
 
     api.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _add_need(call: dict[str, Any], need: Need) -> None:
+    call["x-needs"] = need.value
+    token: list[dict[str, list[str]]] = [] if need in _BY_DEVICES else [{"token": []}]
+    either = need in _BY_DEVICES or need is Need.DEVICE_OR_STAFF
+    device: list[dict[str, list[str]]] = [{"device": []}] if either else []
+    call["security"] = [] if need is Need.ANYBODY else [*token, *device]
+
+
+def _add_refusals(call: dict[str, Any], path: str, verb: str) -> None:
+    answers = call.setdefault("responses", {})
+    for status in _refusals(path, verb, call):
+        if "content" not in answers.get(str(status), {}) or status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            answers[str(status)] = _refusal(status)
 
 
 def _refusals(path: str, verb: str, call: Mapping[str, Any]) -> Iterator[int]:

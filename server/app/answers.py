@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SMALL = 1_000  # bytes below which compression gains nothing
 _LEVEL = 5  # 9 takes three times as long for 2 % fewer bytes of a list of devices
@@ -32,7 +26,7 @@ class TaggedAnswers:
     An answer that forbids caching (``no-store``) is left alone. Source: RFC 9110, sections 8.8.3, 13.1.2 and 15.4.5.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         """Tag the answers of ``app``."""
         self.app = app
 

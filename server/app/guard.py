@@ -10,15 +10,11 @@ Source: OWASP, "Cross-Site Request Forgery Prevention", verifying origin with st
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import urlsplit
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SESSION_COOKIE = "tinyfleet_session"
 _SOCKET = "/_nicegui_ws/"
@@ -53,7 +49,7 @@ class Guard:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], *, is_open: Callable[[str], bool],
+        self, app: ASGIApp, *, is_open: Callable[[str], bool],
         public_url: Callable[[], str],
     ) -> None:  # fmt: skip
         """Guard ``app``.

@@ -11,16 +11,16 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.alerts.ledger import Alerts
 from server.alerts.model import AlertSeverity
@@ -192,17 +192,13 @@ def new_registry(figures: FleetFigures) -> CollectorRegistry:
     return registry
 
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-
-
 class TimedRequests:
     """ASGI middleware that measures how long each request takes, by method, route and status.
 
     Source: ASGI specification, version 3.0, "HTTP".
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]], registry: CollectorRegistry) -> None:
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         """Measure the requests to ``app``."""
         self.app = app
         self.seconds = Histogram(
@@ -210,9 +206,7 @@ class TimedRequests:
             registry=registry, buckets=_ANSWER_S,
         )  # fmt: skip
 
-    async def __call__(
-        self, scope: Scope, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)

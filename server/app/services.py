@@ -416,6 +416,5 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         failures.unknown_path(),
     ):
         api.include_router(routes)
-    describe.declare_needs(api)
-    describe.declare_refusals(api)
+    describe.complete(api)
     return api

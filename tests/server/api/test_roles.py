@@ -14,7 +14,7 @@ from server.access.passwords import Passwords
 from server.access.roles import PEOPLES, Need, Role
 from server.access.tokens import TokenOrder, Tokens
 from server.access.users import Users
-from server.api.describe import declare_needs
+from server.api.describe import complete
 from server.api.failures import PROBLEM
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
@@ -201,7 +201,7 @@ def test_a_route_that_declares_nothing_stops_the_server(callers: Callers) -> Non
 
     try:
         with pytest.raises(ServerError, match="Expected a need among the dependencies of /api/forgotten, got none"):
-            declare_needs(api)
+            complete(api)
     finally:
         api.router.routes.pop()
 
