@@ -74,9 +74,9 @@ class World:
         return self.app.http_url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Serve a seeded fleet."""
+    """Serve a seeded fleet, anew for each file: a server that another test opens meanwhile takes the pages over."""
     state = init_state(tmp_path_factory.mktemp("browser") / "state")
     init_online_keys(state.path)
     broker = MemoryBroker()
@@ -125,7 +125,7 @@ def operator(visitor: Page, world: World) -> Page:
     visitor.get_by_label("Name").fill("operator")
     visitor.get_by_label("Password or token").fill(world.token)
     visitor.get_by_role("button", name="Log in").click()
-    visitor.wait_for_url("**/")
+    visitor.wait_for_url(f"{world.url}/")
     return visitor
 
 
