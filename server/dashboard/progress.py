@@ -242,7 +242,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         air=_fetched(members),
         states=states,
         may_skip=is_open and _may_skip(rollout, index),
-        members=Cut.of([_member(member) for member in members], _NAMED),
+        members=Cut(tuple(_member(one) for one in members[:_NAMED]), max(len(members) - _NAMED, 0)),
     )
 
 

@@ -29,7 +29,7 @@ _KEPT = 16
 class RolloutLedger:
     """All rollouts. Safe to share between threads.
 
-    A rollout is read again only if it has changed: one that is not over may have thousands of members.
+    Of a rollout only the members are read again that have changed: one that is not over may have thousands.
     """
 
     database: Database
@@ -90,11 +90,16 @@ class RolloutLedger:
     def _current(self, connection: sa.Connection, row: sa.RowMapping) -> Rollout:
         """Return the rollout of ``row``, which was read before its members: they are at least as new as its number."""
         number, known = self._kept.get(row["id"], (-1, None))
-        if known is None or number != row["change"]:
+        if known is not None and number == row["change"]:
+            return known
+        if known is None or number > row["change"]:
             (known,) = _rollouts(connection, [row])
-            if len(self._kept) >= _KEPT:
-                self._kept.clear()
-            self._kept[row["id"]] = (row["change"], known)
+        else:
+            news = [_of_row(one) for one in store.members_changed(connection, row["id"], number)]
+            known = _rollout(row, _merged(known.members, news))
+        if len(self._kept) >= _KEPT:
+            self._kept.clear()
+        self._kept[row["id"]] = (row["change"], known)
         return known
 
     def newest(self) -> Rollout | None:
@@ -184,8 +189,23 @@ def _unknown(rollout: str) -> UnknownRolloutError:
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
-        members[row[0]].append(_member(dict(zip(_MEMBER_COLUMNS, row[1:], strict=True))))
+        members[row[0]].append(_of_row(row))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
+
+
+def _of_row(row: sa.Row[Any]) -> Member:
+    return _member(dict(zip(_MEMBER_COLUMNS, row[1:], strict=True)))
+
+
+def _merged(members: tuple[Member, ...], news: Sequence[Member]) -> tuple[Member, ...]:
+    """Return ``members``, by group and device, with ``news`` in the place of those of the same devices, or added."""
+    if not news:
+        return members
+    by_device = {one.device: one for one in members}
+    moved = any(one.device not in by_device or by_device[one.device].group != one.group for one in news)
+    by_device |= {one.device: one for one in news}
+    found = tuple(by_device.values())  # one that is known keeps its place
+    return tuple(sorted(found, key=lambda one: (one.group, one.device))) if moved else found
 
 
 def _member(values: dict[str, Any]) -> Member:
@@ -209,6 +229,6 @@ def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
     return Rollout(**values, members=members)
 
 
-_MEMBER_COLUMNS = tuple(column.name for column in store.MEMBERS.c if column.name != "rollout")
+_MEMBER_COLUMNS = tuple(column.name for column in store.MEMBERS.c if column.name not in {"rollout", "change"})
 _STANDINGS = {one.value: one for one in MemberStanding}
 _ROLLOUT_COLUMNS = tuple(one.name for one in fields(Rollout) if one.name in store.ROLLOUTS.c)

@@ -43,6 +43,7 @@ class MemberStanding(StrEnum):
 
 
 IN_FLIGHT = frozenset({MemberStanding.ASSIGNING, MemberStanding.ASSIGNED})
+WAITS_FOR_ITS_DEVICE = frozenset({MemberStanding.WAITING, MemberStanding.PENDING})  # assigned once it is reachable
 IN_VAIN = frozenset({MemberStanding.FAILED, MemberStanding.STUCK})
 SETTLED = frozenset({MemberStanding.COMMITTED, *IN_VAIN, MemberStanding.CANCELLED})
 ABORTED = "aborted"  # the code of a cancelled member of an aborted rollout; set back if it was assigned the release

@@ -37,6 +37,7 @@ from server.rollout.model import (
     SETTLED,
     SUPERSEDED,
     UNPROVEN,
+    WAITS_FOR_ITS_DEVICE,
     Action,
     Assign,
     DeviceStatus,
@@ -55,7 +56,7 @@ from server.rollout.model import (
 from server.rollout.thresholds import count_members
 from wire.messages import UpdatePhase, UpdateStatus
 
-_UNTOLD = frozenset({MemberStanding.WAITING, MemberStanding.PENDING, MemberStanding.ASSIGNING})
+_UNTOLD = WAITS_FOR_ITS_DEVICE | {MemberStanding.ASSIGNING}
 NEVER = 2**62
 """A time (UTC ms) that does not come."""
 
@@ -94,6 +95,8 @@ def due_ms(rollout: Rollout, now_ms: int) -> int:
 def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: int) -> Rollout:
     """Return the rollout with ``settlements`` applied."""
     by_device = {settle.device: settle for settle in settlements}
+    if not by_device:
+        return rollout
     members = tuple(
         settled(member, by_device[member.device], now_ms) if member.device in by_device else member
         for member in rollout.members

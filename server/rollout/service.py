@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
@@ -36,6 +36,7 @@ from server.rollout.model import (
     NO_MODEL,
     OPEN_PHASES,
     UNPROVEN,
+    WAITS_FOR_ITS_DEVICE,
     Action,
     Assign,
     DeviceStatus,
@@ -96,8 +97,9 @@ def _nothing(_: str) -> str:
 class _Calm:
     """What a turn read that had nothing to do: the next has nothing to do either until something of it changes.
 
-    ``away``: members that no message reached, and may again without other news; that one is not reached any more is
-    none: in an open group it was assigned when it was. ``due_ms``: when time alone may change a plan.
+    ``away``: members that are not assigned it yet and that no message reached, which one may again without other news;
+    that one is not reached any more is none: in an open group it was assigned when it was. ``due_ms``: when time alone
+    may change a plan.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -111,7 +113,9 @@ class _Calm:
     def of(
         cls, rollouts: tuple[Rollout, ...], roster: Roster, releases: tuple[Release, ...], now_ms: int, silent_s: float
     ) -> _Calm:
-        names = dict.fromkeys(one.device for rollout in rollouts for one in rollout.members)
+        names = dict.fromkeys(
+            one.device for rollout in rollouts for one in rollout.members if one.standing in WAITS_FOR_ITS_DEVICE
+        )
         members = [roster.by_id[name] for name in names if name in roster.by_id]
         return cls(
             rollouts=rollouts, roster=roster, releases=releases, now_ms=now_ms,
@@ -608,26 +612,53 @@ class RolloutService:
         self.events.add(self.clock(), "rollout", code, severity, text, device=device, data=data)
         _LOG.info("Rollout changed. id=%s release=%s code=%s", rollout.id, rollout.release, code)
 
-    def _statuses(self, rollout: Rollout, devices: Mapping[str, Device], now_ms: int) -> dict[str, DeviceStatus]:
+    def _statuses(self, rollout: Rollout, devices: Mapping[str, Device], now_ms: int) -> Mapping[str, DeviceStatus]:
         """Return the status of every device, and of awaited members that have left the fleet."""
-        statuses = {
-            name: DeviceStatus(
-                device=device.device,
-                desired_release=device.desired_release,
-                desired_gen=device.desired_gen,
-                update=device.reported.update if device.reported else UpdateStatus(),
-                reachable=is_reachable(device, now_ms, self.silent_s),
-            )
-            for name, device in devices.items()
-        }
         gone = {
             member.device for member in rollout.members
             if member.device not in devices and member.standing in {*IN_FLIGHT, MemberStanding.STUCK}
         }  # fmt: skip
-        for device in self.fleet.ended_of(gone):
-            update = device.reported.update if device.reported else UpdateStatus()
-            statuses[device.device] = DeviceStatus(device=device.device, update=update, reachable=False, removed=True)
-        return statuses
+        left = {
+            device.device: DeviceStatus(
+                device=device.device, update=_update(device), reachable=False, removed=True,
+            ) for device in self.fleet.ended_of(gone)
+        }  # fmt: skip
+        return _Statuses(devices=devices, left=left, now_ms=now_ms, silent_s=self.silent_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statuses(Mapping[str, DeviceStatus]):
+    """The status of each device, made when it is asked for: of most members, which have an outcome, nobody asks."""
+
+    devices: Mapping[str, Device]
+    left: Mapping[str, DeviceStatus]
+    now_ms: int
+    silent_s: float
+
+    def __getitem__(self, name: str) -> DeviceStatus:
+        if name in self.left:
+            return self.left[name]
+        device = self.devices[name]
+        return DeviceStatus(
+            device=name,
+            desired_release=device.desired_release,
+            desired_gen=device.desired_gen,
+            update=_update(device),
+            reachable=is_reachable(device, self.now_ms, self.silent_s),
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.devices or name in self.left
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.devices, **self.left})
+
+    def __len__(self) -> int:
+        return len({**self.devices, **self.left})
+
+
+def _update(device: Device) -> UpdateStatus:
+    return device.reported.update if device.reported else UpdateStatus()
 
 
 def _end_severity(rollout: Rollout) -> Severity:

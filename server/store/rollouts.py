@@ -60,7 +60,12 @@ MEMBERS = sa.Table(
     sa.Column("answered", sa.BigInteger),
     sa.Column("forecast_bytes", sa.BigInteger),
     sa.Column("forecast_upper", sa.Boolean, nullable=False, default=False, server_default=sa.false()),
+    sa.Column("change", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Index("members_by_change", "rollout", "change"),
 )
+"""``change``: the number of the rollout when the member last changed."""
+
+_MEMBER_COLUMNS = tuple(column for column in MEMBERS.c if column.name != "change")
 
 
 def all_rollouts(connection: sa.Connection) -> list[sa.RowMapping]:
@@ -93,10 +98,19 @@ def rollouts_named(connection: sa.Connection, rollouts: Sequence[str]) -> list[s
 def members_of(connection: sa.Connection, rollouts: Sequence[str]) -> Iterator[sa.Row[Any]]:
     """Yield the members of ``rollouts``, by group and device, with the columns in the order of the table.
 
-    Plain rows: mappings of a hundred thousand members take as long as reading them.
+    Plain rows, without ``change``: mappings of a hundred thousand members take as long as reading them.
     """
-    query = MEMBERS.select().where(MEMBERS.c.rollout.in_(list(rollouts)))
+    query = sa.select(*_MEMBER_COLUMNS).where(MEMBERS.c.rollout.in_(list(rollouts)))
     yield from connection.execute(query.order_by(MEMBERS.c.rollout, MEMBERS.c.group, MEMBERS.c.device))
+
+
+def members_changed(connection: sa.Connection, rollout: str, above: int) -> Iterator[sa.Row[Any]]:
+    """Yield the members of ``rollout`` that came or changed after its number was ``above``, as ``members_of`` does.
+
+    A transaction holds the rollout's row from the draw of its number to its end, so none ends after a later one.
+    """
+    query = sa.select(*_MEMBER_COLUMNS).where(MEMBERS.c.rollout == rollout, MEMBERS.c.change > above)
+    yield from connection.execute(query.order_by(MEMBERS.c.group, MEMBERS.c.device))
 
 
 def insert_rollout(
@@ -110,8 +124,12 @@ def insert_rollout(
 def insert_members(connection: sa.Connection, members: Sequence[Mapping[str, object]]) -> None:
     """Add members."""
     if members:
-        connection.execute(MEMBERS.insert(), [dict(member) for member in members])
-        _count_change(connection, {str(member["rollout"]) for member in members})
+        rollouts = {str(member["rollout"]) for member in members}
+        _count_change(connection, rollouts)
+        named = sa.select(ROLLOUTS.c.id, ROLLOUTS.c.change).where(ROLLOUTS.c.id.in_(rollouts))
+        numbers = {row.id: row.change for row in connection.execute(named)}
+        rows = [{**member, "change": numbers[str(member["rollout"])]} for member in members]
+        connection.execute(MEMBERS.insert(), rows)
 
 
 def update_rollout(connection: sa.Connection, rollout: str, changes: Mapping[str, object]) -> None:
@@ -121,9 +139,10 @@ def update_rollout(connection: sa.Connection, rollout: str, changes: Mapping[str
 
 def update_member(connection: sa.Connection, rollout: str, device: str, changes: Mapping[str, object]) -> None:
     """Change columns of one member."""
+    _count_change(connection, {rollout})  # first: see members_changed
+    number = sa.select(ROLLOUTS.c.change).where(ROLLOUTS.c.id == rollout).scalar_subquery()
     where = (MEMBERS.c.rollout == rollout, MEMBERS.c.device == device)
-    connection.execute(MEMBERS.update().where(*where).values(dict(changes)))
-    _count_change(connection, {rollout})
+    connection.execute(MEMBERS.update().where(*where).values({**changes, "change": number}))
 
 
 def _count_change(connection: sa.Connection, rollouts: Collection[str]) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 
 from server.cli.listings import rollout_row
 from server.dashboard.progress import rollout_card
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
 from server.rollout.create import RolloutOptions
 from server.rollout.ledger import RolloutLedger
-from server.rollout.model import MemberStanding, Rollout, RolloutPhase
+from server.rollout.model import Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.resuming import How
 from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
+from server.store.database import Database
 from server.store.fleet import touch_devices
+from server.store.rollouts import MEMBERS, ROLLOUTS
 from wire.canonical import sha256_hex
 from wire.codec import to_document
 from wire.messages import (
@@ -103,6 +107,16 @@ class Scene:
     def standings(self, rollout: Rollout) -> dict[str, str]:
         """Return every member's standing."""
         return {member.device: member.standing.value for member in self.service.get(rollout.id).members}
+
+
+def note_members_read(database: Database, read: list[str]) -> None:
+    """Note the device of each row of members that a query of ``database`` returns from now on."""
+
+    def note(_c: object, cursor: sqlite3.Cursor, statement: str, parameters: tuple[str, ...], *_rest: object) -> None:
+        if statement.startswith("SELECT rollout_members"):
+            read.extend(row[1] for row in cursor.connection.execute(statement, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
@@ -865,6 +879,46 @@ def test_a_rollout_is_read_again_only_if_it_changed(scene: Scene) -> None:
     assert [one.code for one in after.members if one.device == "d0"] == ["odd"]
     scene.service.pause(rollout.id)
     assert ledger.open()[0].phase is RolloutPhase.PAUSED
+
+
+def test_of_a_rollout_only_the_members_that_changed_are_read(scene: Scene) -> None:
+    """Each member is read once, then those that changed or came, whoever wrote them; they stay by group and device."""
+    rollout, ledger, read = scene.start(), scene.service.ledger, list[str]()
+    scene.turn()
+    ledger = RolloutLedger(ledger.database)
+    everyone = ledger.open()[0].members
+    note_members_read(ledger.database, read)
+    scene.service.ledger.change_member(rollout.id, "d2", {"code": "odd"})
+    scene.service.ledger.add_members(rollout.id, [Member(device="a0", group=1)])
+    (after,) = ledger.open()
+    assert read == ["a0", "d2"]
+    assert [one.device for one in after.members] == sorted(
+        [*(one.device for one in everyone), "a0"], key=lambda name: (name != "d0", name)
+    )  # fmt: skip
+    assert after == RolloutLedger(ledger.database).get(rollout.id)
+
+
+def test_of_a_rollout_of_one_device_its_change_is_read(scene: Scene) -> None:
+    """By a ledger that knew it before; what another process adds to the text of the rollout comes without members."""
+    rollout, read = scene.start(scope=Scope(devices=("d0",))), list[str]()
+    ledger = RolloutLedger(scene.service.ledger.database)
+    ledger.open()
+    note_members_read(ledger.database, read)
+    scene.service.ledger.change(rollout.id, {"text": "so"}, 5)
+    assert ledger.open()[0].text == "so"
+    assert not read
+    scene.service.ledger.change_member(rollout.id, "d0", {"code": "odd"})
+    assert [one.code for one in ledger.open()[0].members] == ["odd"]
+
+
+def test_members_of_a_restored_database_are_all_read(scene: Scene) -> None:
+    """Its numbers may be below those that are known."""
+    rollout, ledger = scene.start(), scene.service.ledger
+    ledger.open()
+    with ledger.database.begin() as connection:
+        connection.execute(MEMBERS.update().where(MEMBERS.c.device == "d1").values(code="old", change=0))
+        connection.execute(ROLLOUTS.update().values(change=0))
+    assert {one.device: one.code for one in ledger.get(rollout.id).members}["d1"] == "old"
 
 
 def test_a_turn_does_what_a_new_rollout_asks_after_turns_with_nothing_to_do(scene: Scene) -> None:

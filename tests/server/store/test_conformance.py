@@ -325,6 +325,8 @@ def releases(said: Protocol) -> None:
     said.ask(lambda connection: sorted(row["id"] for row in rollouts.rollouts_named(connection, ["r2", "r0", "none"])))
     said.called.add(rollouts.rollouts_named)
     said.ask(rollouts.members_of, ["r0", "r2"])
+    for above in (0, 1, 2, 3):  # two came with the first change, the third with the second, cam2 changed at last
+        said.ask(rollouts.members_changed, "r1", above)
     for sha256 in ("m-2/A%_", "a%b", "a_b"):
         said.ask(rollouts.was_assigned, "cam2", sha256)
     for verdict in (1, 77):
