@@ -72,6 +72,7 @@ from server.rollout.regressions import Regressions, held_text
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database, open_database
+from server.telemetry.histograms import WindowHistograms
 from server.trust.authority import load_authority
 from server.trust.expiry import ExpiryWatch
 from server.trust.releases import register_releases
@@ -114,6 +115,7 @@ class ServerParts:
     versions: Versions
     trust: TrustRepository
     drift: DriftService
+    histograms: WindowHistograms
     rollouts: RolloutService
     retraining: RetrainingService
     audit: SteadyAudit
@@ -272,6 +274,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         windows=windows,
         spans=spans,
         drift=drift,
+        histograms=WindowHistograms(database=database, registry=versions, has_pictures=versions.has_pictures),
         rollouts=rollouts,
         retraining=retraining,
         audit=audit,

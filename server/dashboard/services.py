@@ -22,6 +22,7 @@ from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database
+from server.telemetry.histograms import WindowHistograms
 
 
 class Services(Protocol):
@@ -74,6 +75,10 @@ class Services(Protocol):
     @property
     def drift(self) -> DriftService:
         """Evidence and verdicts."""
+
+    @property
+    def histograms(self) -> WindowHistograms:
+        """Windows of devices beside their references."""
 
     @property
     def rollouts(self) -> RolloutService:

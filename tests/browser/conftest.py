@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
@@ -18,13 +20,19 @@ from server.app.state_directory import init_state
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
 from server.drift.verdicts import DriftVerdict, VerdictKind
+from server.ingest.packed_counts import pack
 from server.retraining.policy import RetrainingPhase, Trigger
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.store.monitoring.checkpoints import add_baselines
 from server.store.monitoring.evidence import replace_slot
+from server.store.monitoring.ingest import insert_batches
+from server.store.monitoring.usage import put_device_days
+from server.store.monitoring.windows import insert_windows
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.codec import encode
+from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import (
@@ -38,6 +46,7 @@ from wire.messages import (
     UpdatePhase,
     UpdateStatus,
 )
+from wire.reference import Context, Reference, StreamSpec, write_reference
 from wire.shadow import ShadowCounts, ShadowOrder, ShadowPair
 from wire.topics import Kind, Topic
 from wire.tuf_target import TargetCustom, target_path
@@ -87,6 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     _evidence(app, system_now_ms() // HOUR_MS * HOUR_MS)
     _rollouts(app)
     _samples(app)
+    _measurements(app, system_now_ms() // HOUR_MS * HOUR_MS)
     yield World(app, state.token("operator"), broker)
     app.stop()
 
@@ -322,14 +332,80 @@ def _release(app: ServerApp, version: int) -> str:
         target="gateway",
         inputs=(TensorSpec(name="image"),),
         outputs=(TensorSpec(name="logits"),),
+        artifact_sha256=sha256_hex(model),
         preprocessing=Preprocessing(width=8, height=8),
         labels=tuple("0123456789"),
     )
-    data = build_bundle(manifest, {"model.onnx": model})
+    reference = _reference(sha256_hex(model))
+    data = build_bundle(manifest, {"model.onnx": model, "reference.bin": write_reference(reference)})
     digest, artifact = sha256_hex(data), sha256_hex(model)
     app.parts.blobs.put(digest, [data])
-    custom = TargetCustom(model="digits", version=version, target="gateway", runtime="onnx", artifact_sha256=artifact)
+    custom = TargetCustom(model="digits", version=version, target="gateway", runtime="onnx", artifact_sha256=artifact,
+                          ref_id=reference.ref_id)  # fmt: skip
     app.parts.versions.register(
         target_path("digits", version, "gateway"), custom, sha256=digest, length_bytes=len(data), now_ms=1
     )
     return artifact
+
+
+STREAMS = (("luma_mean", "input"), ("laplacian_log", "input"), ("a<b>&'long'" + 12 * "_name", "input"),
+           ("confidence", "output"), ("predicted", "output"))  # fmt: skip
+
+
+def _reference(artifact: str) -> Reference:
+    streams = tuple(StreamSpec(name=name, kind=kind, categorical=name == "predicted") for name, kind in STREAMS)
+    edges = tuple(tuple(0.05 * (i + 1) for i in range(15)) for _ in STREAMS)
+    context = Context(n=1600, n_effective=1600, counts=(100,) * (16 * len(STREAMS)))
+    return Reference(artifact_sha256=artifact, streams=streams, contexts=(context,), classes=1, edges=edges,
+                     confidence_bins=1, table_seen=(0,), table_right=(0,))  # fmt: skip
+
+
+def day_before(at_ms: int, days: int) -> str:
+    """Return the UTC day so many days before ``at_ms``."""
+    return time.strftime("%Y-%m-%d", time.gmtime(at_ms / 1000 - 86_400 * days))
+
+
+def _measurements(app: ServerApp, newest_ms: int) -> None:
+    """Store windows of one device, which is darker than training and than its usual, and what it measured.
+
+    The windows are too old to be judged again, and too new to be merged.
+    """
+    seen_ms = newest_ms - 32 * 24 * HOUR_MS
+    release = next(one for one in app.parts.versions.releases() if one.name == "digits-1")
+    shape = Shape(len(STREAMS), 1, 1)
+    flat, dark = [4] * 16, [14, 12, 9, 7, 5, 4, 3, 2, 2, 2, 1, 1, 1, 1, 0, 0]
+    values = [*dark, *flat * (len(STREAMS) - 1), *[0] * len(STREAMS), 64]
+    key = {"device": "meter-07", "artifact": release.custom.artifact_sha256[:32], "ref_id": release.custom.ref_id[:32],
+           "context": 0}  # fmt: skip
+    with app.parts.database.begin() as connection:
+        insert_windows(connection, [
+            {**key, "site": "techem", "start_ms": seen_ms - age * HOUR_MS, "len_ms": HOUR_MS,
+             "streams": shape.streams, "classes": 1, "confidence_bins": 1, "n": 64, "reports": 1,
+             "received_ms": newest_ms,
+             "values": pack(np.array(values, np.uint32).tobytes())}
+            for age in range(12)
+        ])  # fmt: skip
+        counts = np.full((shape.streams, 16), 80, "<i8")
+        add_baselines(connection, [
+            {**key, "since_ms": 0, "completed_ms": seen_ms - 40 * HOUR_MS, "windows": 20, "counts": counts.tobytes(),
+             "squares": np.zeros((shape.streams, 3), "<f8").tobytes(), "movement": None, "provisional": False}
+        ])  # fmt: skip
+        put_device_days(connection, [
+            {"device": "meter-07", "day": day_before(newest_ms, day), "sent_bytes": 300_000 + 9_000 * day,
+             "received_bytes": 40_000, "written_bytes": 0, "dropped": {}, "merged": 0, "received_ms": newest_ms}
+            for day in range(25) if day not in {12, 13}
+        ])  # fmt: skip
+        for hour in range(20):
+            if hour in {7, 8, 9}:  # a gap
+                continue
+            at_ms = newest_ms - hour * HOUR_MS
+            rows = {
+                "infer": {"n": 60, "errors": hour % 3, "p50_ms": 11 + hour % 5, "p95_ms": 14 + hour % 7},
+                "hw": {"rss_bytes": 55_000_000 + hour * 100_000, "cpu_ratio": 0.04 + hour / 500,
+                       "temperature_celsius": 0.0, "disk_free_bytes": 10**9, "spool_bytes": 900 * hour},
+            }  # fmt: skip
+            insert_batches(connection, [
+                {"device": "meter-07", "stream": stream, "t0_ms": at_ms, "n": 6, "received_ms": at_ms + HOUR_MS,
+                 "rows": [{"at_ms": at_ms + 600_000 * i, **row} for i in range(6)]}
+                for stream, row in rows.items()
+            ])  # fmt: skip

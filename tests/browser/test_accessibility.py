@@ -16,6 +16,7 @@ from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
 PAGES = (
+    "/device/gate-01",
     "/",
     "/alerts?id=1",
     "/device/meter-07",

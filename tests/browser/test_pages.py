@@ -103,6 +103,36 @@ def test_device_shows_evidence_over_time_and_what_holds_it(operator: Page) -> No
     expect(operator.get_by_role("main")).to_contain_text("digits-1")
 
 
+def test_a_device_shows_its_windows_beside_what_was_usual(operator: Page) -> None:
+    """The newest first; others by a button, beside the training data too; hostile names are text."""
+    operator.goto("/device/meter-07")
+    card = operator.locator("section", has=operator.get_by_role("heading", name="One window beside its reference"))
+    expect(card).to_contain_text("1 of 5 streams differ: luma_mean (darker, by 1.")
+    expect(card).to_contain_text("Reference: its own usual, of 20 windows (complete), 1,280 samples.")
+    expect(card.get_by_role("img", name="luma_mean: darker")).to_be_visible()
+    expect(card.get_by_text("a<b>&'long'_name").first).to_be_visible()
+    when = card.get_by_text("Window from").inner_text()
+    card.get_by_role("button", name="Earlier").click()
+    expect(card.get_by_text(when)).to_have_count(0)
+    card.get_by_role("button", name="Beside the release's training data").click()
+    expect(card).to_contain_text("Reference: the release's training data, 1,600 samples.")
+    card.get_by_role("button", name="Newest").click()
+    expect(card.get_by_text(when.split(". Reference")[0])).to_have_count(1)
+
+
+def test_a_device_shows_its_figures_and_says_what_it_does_not_report(operator: Page) -> None:
+    """A machine without a thermal zone has no temperature, and no line at 0."""
+    operator.goto("/device/meter-07")
+    over_time = operator.locator("section", has=operator.get_by_role("heading", name="Over time"))
+    expect(over_time.get_by_role("img", name="Latency of the model, ms: median")).to_be_visible()
+    absent = over_time.locator("figure", has_text="Temperature")
+    expect(absent).to_contain_text("The device does not report it.")
+    expect(absent.get_by_role("img")).to_have_count(0)
+    operator.goto("/device/gate-01")
+    expect(operator.get_by_text("No window has arrived yet, or they are merged")).to_be_visible()
+    expect(operator.get_by_text("No measurements arrived in this time: none ever has.")).to_be_visible()
+
+
 def test_a_device_is_commissioned_again_with_a_reason(operator: Page, world: World) -> None:
     """Without one it is refused in words; with one the page says from when on, by whom and why."""
     operator.goto("/device/gate-02")

@@ -51,6 +51,16 @@ def baselines_of(connection: sa.Connection, ref_id: str, artifact: str) -> list[
     return list(connection.execute(query.order_by(BASELINES.c.device, BASELINES.c.context)).mappings())
 
 
+def baselines_of_device(
+    connection: sa.Connection, device: str, ref_id: str, artifact: str, at_ms: int
+) -> list[sa.RowMapping]:  # fmt: skip
+    """Return the baselines of one device under one reference that apply to a window of ``at_ms``, one a context."""
+    mine = (BASELINES.c.device == device, BASELINES.c.ref_id == ref_id, BASELINES.c.artifact == artifact)
+    newest = sa.select(sa.func.max(BASELINES.c.since_ms)).where(*mine, BASELINES.c.since_ms <= at_ms)
+    query = BASELINES.select().where(*mine, BASELINES.c.since_ms == newest.scalar_subquery())
+    return list(connection.execute(query.order_by(BASELINES.c.context)).mappings())
+
+
 def delete_baselines_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete baselines whose device was commissioned again later, and before ``before_ms``; return how many.
 

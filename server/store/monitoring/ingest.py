@@ -94,6 +94,27 @@ def latest_batches(connection: sa.Connection, device: str, stream: str, limit: i
     return list(connection.execute(query.order_by(at_ms.desc(), BATCHES.c.id.desc()).limit(limit)).mappings())
 
 
+def batches_within(
+    connection: sa.Connection, device: str, stream: str, from_ms: int, until_ms: int
+) -> tuple[list[int], int]:  # fmt: skip
+    """Return the ids of the batches of a stream that start in [from_ms, until_ms], by start, and the newest start.
+
+    The newest is 0 if there is no batch of any time. The rows are not read: an index has what is returned.
+    """
+    mine = (BATCHES.c.device == device, BATCHES.c.stream == stream)
+    inside = sa.select(BATCHES.c.id).where(*mine, BATCHES.c.t0_ms >= from_ms, BATCHES.c.t0_ms <= until_ms)
+    newest = connection.execute(sa.select(sa.func.max(BATCHES.c.t0_ms)).where(*mine)).scalar()
+    return list(connection.execute(inside.order_by(BATCHES.c.t0_ms, BATCHES.c.id)).scalars()), int(newest or 0)
+
+
+def batches_by_id(connection: sa.Connection, ids: Collection[int]) -> list[sa.RowMapping]:
+    """Return the batches of ``ids``, by start."""
+    if not ids:
+        return []
+    query = BATCHES.select().where(BATCHES.c.id.in_(ids)).order_by(BATCHES.c.t0_ms, BATCHES.c.id)
+    return list(connection.execute(query).mappings())
+
+
 def delete_batches_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete batches that arrived before ``before_ms``; return how many."""
     return delete_arrived_before(connection, BATCHES, before_ms, limit)

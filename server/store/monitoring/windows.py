@@ -123,6 +123,25 @@ def late_windows(connection: sa.Connection, device: str) -> sa.RowMapping:
     return connection.execute(query).mappings().one()
 
 
+def starts_beside(
+    connection: sa.Connection, device: str, at_ms: int | None
+) -> tuple[int | None, int | None, int | None]:  # fmt: skip
+    """Return the start of a device's newest window at ``at_ms`` or before, of the one before it, and of the one after.
+
+    ``at_ms`` None: of its newest. Each is None if there is none.
+    """
+    start, mine = WINDOWS.c.start_ms, WINDOWS.c.device == device
+
+    def first(which: sa.ColumnElement[int], *where: sa.ColumnElement[bool]) -> int | None:
+        found = connection.execute(sa.select(which).where(mine, *where)).scalar()
+        return None if found is None else int(found)
+
+    here = first(sa.func.max(start), *([] if at_ms is None else [start <= at_ms]))
+    if here is None:
+        return None, None, None if at_ms is None else first(sa.func.min(start), start > at_ms)
+    return here, first(sa.func.max(start), start < here), first(sa.func.min(start), start > here)
+
+
 def latest_cursor(connection: sa.Connection) -> int:
     """Return the highest id up to which all windows are there, 0 when there is none."""
     query = sa.select(sa.func.max(WINDOWS.c.id)).where(*_after(connection, 0))

@@ -14,7 +14,9 @@ from nicegui import ui
 from server.access.roles import Need
 from server.dashboard.pages.device.acts import Accepting, Asking, Calling, Leaving, Recommissioning
 from server.dashboard.pages.device.drift import show_evidence, show_streams
+from server.dashboard.pages.device.figures import FiguresOverTime
 from server.dashboard.pages.device.head import show_head
+from server.dashboard.pages.device.histograms import ChosenWindow, show_histograms
 from server.dashboard.pages.device.records import show_answers, show_events, show_releases, show_usage
 from server.dashboard.services import Services
 from server.dashboard.theme import empty, heading
@@ -47,11 +49,14 @@ def _build(device: str, visit: Visit) -> None:
 
 
 def _page(services: Services, device: str) -> None:
+    chosen = ChosenWindow(services=services, device=device)
     heading(device, 1)
     show_head(services, device)
     with ui.element("div").classes("tf-wide"):
-        show_evidence(services, device)
+        show_evidence(services, device, chosen)
         show_streams(services, device)
+    show_histograms(chosen)
+    FiguresOverTime(services, device).build()
     show_answers(services, device)
     show_usage(services, device)
     show_releases(services, device)

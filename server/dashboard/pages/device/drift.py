@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from nicegui import ui
 
 from server.dashboard import evidence
+from server.dashboard.pages.device.histograms import ChosenWindow
 from server.dashboard.services import Services
 from server.dashboard.theme import heading, keep_fresh, live, meter
 from server.dashboard.views import Tone
@@ -14,17 +16,18 @@ from server.errors import ServerError
 from wire.errors import WireError
 
 _WINDOWS = 200
+_RELEASES, _LABEL = 12, 24
 
 
-def show_evidence(services: Services, device: str) -> None:
-    """Show the device's evidence over time."""
+def show_evidence(services: Services, device: str, chosen: ChosenWindow) -> None:
+    """Show the device's evidence over time; a click on a point chooses its window."""
     with ui.element("section").classes("tf-card"):
         heading("Drift evidence over time")
         ui.label(
             "At 100 % the device is flagged: it moved further than its fleet ordinarily does, not: it is worse. "
-            "Blue: against its own usual, which decides; grey: against training."
+            "Blue: against its own usual, which decides; grey: against training. Upright lines: another release began."
         ).classes("tf-muted tf-small")
-        _chart(services, device)
+        _chart(services, device, chosen)
 
 
 def show_streams(services: Services, device: str) -> None:
@@ -75,9 +78,11 @@ def _contexts(services: Services, device: str) -> int:
     return 0 if reference is None else len(reference.contexts)
 
 
-def _chart(services: Services, device: str) -> None:
+def _chart(services: Services, device: str, chosen: ChosenWindow) -> None:
     lines = evidence.series(evidence.read(services.database, device, _WINDOWS))
-    chart = ui.echart(_options(lines)).style("height: 320px").classes("tf-chart")
+    ran = [(one.from_ms, one.release) for one in services.lineage.history(device)[-_RELEASES:]]
+    options = _options(lines, ran)
+    chart = ui.echart(options, on_point_click=chosen.clicked).style("height: 320px").classes("tf-chart")
 
     def again() -> None:
         nonlocal lines
@@ -91,11 +96,17 @@ def _chart(services: Services, device: str) -> None:
     keep_fresh(again)
 
 
-def _options(lines: dict[str, list[list[float | int | None]]]) -> dict[str, object]:
+def _options(lines: dict[str, list[list[float | int | None]]], ran: Sequence[tuple[int, str]]) -> dict[str, object]:
     grey = "#8a93a2"
     threshold = {
         "silent": True, "symbol": "none", "lineStyle": {"color": "#d0463b", "type": "dashed", "width": 1.5},
         "label": {"formatter": "threshold", "color": "#d0463b", "position": "insideStartTop"}, "data": [{"yAxis": 100}],
+    }  # fmt: skip
+    first_ms = min((at_ms for at_ms, _ in lines["evidence"] if at_ms is not None), default=0)
+    changes = {
+        "silent": True, "symbol": "none", "lineStyle": {"color": grey, "type": "solid", "width": 1},
+        "label": {"formatter": "{b}", "color": grey, "position": "insideEndTop"},
+        "data": [{"xAxis": from_ms, "name": release[:_LABEL]} for from_ms, release in ran if from_ms > first_ms],
     }  # fmt: skip
     line = {"type": "line", "symbol": "circle", "symbolSize": 4, "connectNulls": False}
     axis = {
@@ -117,6 +128,6 @@ def _options(lines: dict[str, list[list[float | int | None]]]) -> dict[str, obje
         "series": [
             {**line, "name": "evidence", "data": lines["evidence"], "color": "#3b7dd8", "markLine": threshold},
             {**line, "name": "against training", "data": lines["training"], "color": grey,
-             "lineStyle": {"type": "dotted"}},
+             "lineStyle": {"type": "dotted"}, "markLine": changes},
         ],
     }  # fmt: skip
