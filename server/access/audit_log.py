@@ -22,6 +22,8 @@ import sqlalchemy as sa
 from server.errors import AnchorInvalidError
 from server.people import MAX_NAME, By, actor_of
 from server.store.database import Database
+from server.store.lists.paging import Page
+from server.store.lists.people import ActFilter, act_page
 from server.store.people import audit_log as store
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
@@ -29,6 +31,7 @@ from wire.errors import MessageError
 
 _FIELDS = ("seq", "at_ms", "account", "kind", "said", "through", "address", "act", "subject", "data")
 _MAX_SUBJECT, _MAX_ADDRESS = 200, 64
+_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,15 @@ class AuditLog:
         with self.database.begin() as connection:
             return tuple(map(_recorded, store.acts_after(connection, seq, limit)))
 
+    def page(self, wanted: ActFilter, *, limit: int = 200, cursor: str | None = None) -> Page[RecordedAct]:
+        """Return a page of acts, the newest first.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return act_page(connection, wanted, limit=limit, cursor=cursor).of(_recorded)
+
     def last_of(self, act: str) -> RecordedAct | None:
         """Return the newest act with this code, None if there is none."""
         with self.database.begin() as connection:
@@ -123,15 +135,45 @@ class AuditLog:
         return None if row is None else _recorded(row)
 
     def export(self) -> Iterator[str]:
-        """Yield every act, oldest first, as one line of JSON."""
-        with self.database.begin() as connection:
-            for row in store.every_act(connection):
+        """Yield every act, oldest first, as one line of JSON; no transaction is open while a reader takes its time."""
+        last = -1
+        while True:
+            with self.database.begin() as connection:
+                rows = store.acts_after(connection, last, _PAGE)
+            for row in rows:
                 yield canonical_bytes({**row, "data": json.loads(row["data"])}).decode()
+            if len(rows) < _PAGE:
+                return
+            last = int(rows[-1]["seq"])
 
     def head(self) -> tuple[int, str]:
         """Return number and hash of the last act, (0, "") before the first: the anchor to keep elsewhere."""
         with self.database.begin() as connection:
             return store.head(connection)
+
+    def verify_on(self, place: tuple[int, str], limit: int) -> tuple[ChainFinding, bool]:
+        """Check up to ``limit`` records after ``place``, number and hash of one that was checked before, (0, "") none.
+
+        Returns what was found, and whether the end was reached: only then a cut end shows.
+        """
+        last, previous = place
+        with self.database.begin() as connection:
+            end = store.head(connection)
+            rows = store.acts_after(connection, last - 1, limit + 1) if last else store.acts_after(connection, 0, limit)
+            if last and (not rows or (rows[0]["seq"], rows[0]["sha256"]) != place):
+                why = "it was whole, and is gone or another now"
+                return ChainFinding(count=last - 1, head_sha256="", broken_seq=last, why=why), True
+            rows, at_end = rows[1:] if last else rows, previous if last == end[0] else ""
+            for row in rows:
+                why = _wrong(row, last + 1, previous)
+                if why:
+                    finding = ChainFinding(count=last, head_sha256=previous, broken_seq=int(row["seq"]), why=why)
+                    return finding, True
+                last, previous = int(row["seq"]), str(row["sha256"])
+                at_end = previous if last == end[0] else at_end
+            over = len(rows) < limit
+            why = _end_wrong(connection, end, at_end, last) if over else ""
+        return ChainFinding(count=last, head_sha256=previous, broken_seq=last + 1 if why else 0, why=why), over
 
     def verify(self, anchor: tuple[int, str] | None = None) -> ChainFinding:
         """Check every record against its hash and its place.
@@ -140,7 +182,8 @@ class AuditLog:
         """
         last, previous, at_anchor = 0, "", ""
         with self.database.begin() as connection:
-            end, end_sha256 = store.head(connection)
+            end = store.head(connection)
+            at_end = ""
             for row in store.every_act(connection):
                 why = _wrong(row, last + 1, previous)
                 if why:
@@ -148,13 +191,13 @@ class AuditLog:
                 last, previous = int(row["seq"]), str(row["sha256"])
                 if anchor is not None and last == anchor[0]:
                     at_anchor = previous
-        why = ""
-        if (last, previous) != (end, end_sha256):
-            why = f"the records end with {last}, and the head is that of {end}: the end was cut off"
-        elif anchor is not None and anchor[0] and at_anchor != anchor[1]:
+                at_end = previous if last == end[0] else at_end
+            why = _end_wrong(connection, end, at_end, last)
+        cut = bool(why)
+        if not cut and anchor is not None and anchor[0] and at_anchor != anchor[1]:
             found = "ends before it" if last < anchor[0] else f"has {at_anchor} there"
             why = f"the anchor says that record {anchor[0]} has {anchor[1]}, and the log {found}"
-        broken = 0 if not why else last + 1 if anchor is None or last < anchor[0] or end != last else anchor[0]
+        broken = 0 if not why else last + 1 if cut or anchor is None or last < anchor[0] else anchor[0]
         return ChainFinding(count=last, head_sha256=previous, broken_seq=broken, why=why)
 
 
@@ -169,6 +212,19 @@ def parsed_anchor(text: str) -> tuple[int, str]:
         message = f"Expected an anchor SEQ:SHA256 as fleet-server audit head prints it, got {text[:100]!r}"
         raise AnchorInvalidError(message)
     return int(seq), sha256
+
+
+def _end_wrong(connection: sa.Connection, head: tuple[int, str], at_head: str, last: int) -> str:
+    """Return what is wrong with the end of the records, "" for nothing.
+
+    ``head`` was read before them, and ``at_head`` is the hash of its record. Others append meanwhile: records after it
+    are no fault if the head has moved on as well.
+    """
+    if last < head[0] or at_head != head[1]:
+        return f"the records end with {last}, and the head is that of {head[0]}: the end was cut off"
+    if last > head[0] and store.head(connection)[0] < last:
+        return f"the records end with {last}, and the head is that of {head[0]}: it is not that of the last"
+    return ""
 
 
 def _wrong(row: sa.RowMapping, seq: int, previous: str) -> str:

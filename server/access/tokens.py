@@ -24,6 +24,8 @@ from server.clock import Clock
 from server.errors import TokenRefusedError, UnknownTokenError
 from server.people import Actor, ActorKind, By, actor_of
 from server.store.database import Database
+from server.store.lists.paging import Page
+from server.store.lists.people import token_page
 from server.store.people import accounts as store
 from wire.canonical import sha256_hex
 
@@ -108,7 +110,7 @@ class Tokens:
         with self.database.begin() as connection:
             store.insert_token(connection, row)
             record_act(connection, by, "token.issue", order.name, now_ms, data=data)
-        return next(one for one in self.all() if one.id == identity), secret
+        return self.get(identity), secret
 
     def _checked(self, order: TokenOrder) -> Role:
         if not _NAME.fullmatch(order.name) or order.name in RESERVED:
@@ -132,16 +134,30 @@ class Tokens:
         with self.database.begin() as connection:
             return tuple(map(_issued, store.all_tokens(connection)))
 
+    def page(
+        self, *, search: str = "", owner: str = "", valid: bool | None = None, limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[IssuedToken]:  # fmt: skip
+        """Return a page of tokens, the newest first.
+
+        ``search``: words in name or owner; ``valid``: only those that are valid now, or only the others.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return token_page(
+                connection, search=search, owner=owner, valid=valid, now_ms=self.clock(), limit=limit, cursor=cursor
+            ).of(_issued)  # fmt: skip
+
     def get(self, token: str) -> IssuedToken:
         """Return the token with this id.
 
         Raises:
             UnknownTokenError: If there is none.
         """
-        found = next((one for one in self.all() if one.id == token), None)
-        if found is None:
-            raise _unknown(token)
-        return found
+        row = self.database.row(lambda connection: store.one_token(connection, token[:80]), _unknown(token))
+        return _issued(row)
 
     def revoke(self, token: str, *, by: By) -> IssuedToken:
         """Refuse the token with this id from the next request on; a second time changes nothing.

@@ -21,6 +21,8 @@ from server.clock import Clock
 from server.errors import UnknownUserError, UserRefusedError
 from server.people import By, actor_of
 from server.store.database import Database
+from server.store.lists.paging import Page
+from server.store.lists.people import user_page
 from server.store.people import accounts as store
 from wire.codec import Json
 
@@ -56,6 +58,20 @@ class Users:
         """Return every user, by name."""
         with self.database.begin() as connection:
             return tuple(map(_account, store.all_users(connection)))
+
+    def page(
+        self, *, search: str = "", role: str = "", disabled: bool | None = None, limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[User]:  # fmt: skip
+        """Return a page of users by name; ``search``: words in it; ``disabled``: only those, or only the others.
+
+        Raises:
+            CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
+        """
+        with self.database.begin() as connection:
+            return user_page(
+                connection, search=search, role=role, disabled=disabled, limit=limit, cursor=cursor
+            ).of(_account)  # fmt: skip
 
     def get(self, name: str) -> User:
         """Return one user.

@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from nicegui import ui
 
-from server.dashboard.theme import FIRST_S
+from server.dashboard.theme import FIRST_S, Column, empty, live_apart, live_table_apart
 from server.errors import CursorRefusedError
 from server.store.lists.paging import Page
 
 Asked = TypeVar("Asked", bound=Hashable)
+AddressFilters: TypeAlias = tuple[tuple[str, str], ...]
+"""What an address asks of a list: its filters and the place in it, sorted by name."""
 Found = TypeVar("Found")
 _MOST_KEPT = 64
 _MAX_VALUE = 200
@@ -68,11 +70,13 @@ class SharedLook(Generic[Asked, Found]):
 class FilterField:
     """One field of the form: its name in the address, its label, and its ``choices`` (texts by value), if it has some.
 
-    A field without choices takes any text.
+    A field without choices takes any text; with ``hint``, it shows that while it is empty. ``kind``: of the HTML input.
     """
 
     name: str
     label: str
+    kind: str = "search"
+    hint: str = ""
     choices: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -126,7 +130,8 @@ def filter_form(path: str, fields: Sequence[FilterField], values: Mapping[str, s
 def _input(one: FilterField, value: str) -> str:
     name, label = escape(one.name), escape(one.label)
     if not one.choices:
-        shown = f'<input type="search" name="{name}" value="{escape(value)}" maxlength="{_MAX_VALUE}">'
+        hint = f' placeholder="{escape(one.hint)}"' if one.hint else ""
+        shown = f'<input type="{one.kind}" name="{name}" value="{escape(value)}" maxlength="{_MAX_VALUE}"{hint}>'
     else:
         options = "".join(
             f'<option value="{escape(choice)}"{" selected" if choice == value else ""}>{escape(text)}</option>'
@@ -157,3 +162,42 @@ def page_ends(look: Callable[[float], Page[Any]]) -> Callable[[float], Page[Any]
         return Page(rows=(None,) * len(found.rows), next=found.next, previous=found.previous, total=found.total)
 
     return ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPage:
+    """A page that is one list: ``path``, its rows in the plural (``what``), its filters and columns.
+
+    ``key``: the field that identifies a row. ``none``: what is shown where there is no row at all.
+    """
+
+    path: str
+    what: str
+    fields: Sequence[FilterField]
+    columns: Sequence[Column]
+    key: str
+    none: str
+
+    def build(self, query: Mapping[str, str], looks: SharedLook[AddressFilters, Page[Any]]) -> None:
+        """Show filters, rows and the links beside them, by the ``query`` of the address; what is wrong is shown."""
+        values, wrong = values_of(query, self.fields)
+        filter_form(self.path, self.fields, values)
+        asked = tuple(sorted(values.items()))
+
+        def look(at_most_s: float) -> Page[Any]:
+            return looks.get(asked, at_most_s)
+
+        if wrong := wrong or refused(look):
+            empty("No such list", f"{wrong}. See all {self.what} at the address {self.path}.")
+            return
+
+        def show(known: bool) -> None:  # noqa: FBT001 - what one look found
+            if known:
+                live_table_apart(self.columns, self.key, lambda at_most_s: look(at_most_s).rows)
+            elif values:
+                empty(f"No {self.what} here", f"None is as the filters ask: see all at the address {self.path}.")
+            else:
+                empty(f"No {self.what} yet", self.none)
+
+        live_apart(lambda at_most_s: bool(look(at_most_s).rows), show)
+        live_apart(page_ends(look), lambda found: pager(self.path, values, found, self.what))

@@ -28,13 +28,15 @@ def mount(app: FastAPI, services: Services) -> None:
         sample,
         samples,
     )
+    from server.dashboard.pages.people import acts, tokens, users  # noqa: PLC0415 - likewise
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
 
     sessions = Sessions(services.logins)
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
+    acts.add_export(app, services, sessions)
     pages = Pages(services, sessions)
-    for page in (account, overview, alerts, device, rollouts, events, samples, sample, retraining):
+    for page in (account, overview, alerts, device, rollouts, events, samples, sample, retraining, users, tokens, acts):
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 from weakref import WeakKeyDictionary, WeakSet
 
 from nicegui import Client, background_tasks, core, run, ui
 
-from server.dashboard.progress import MemberRow
-from server.dashboard.views import AnswerRow, DeviceRow, EventRow, Status, Tone, UsageRow
+from server.dashboard.views import Status, Tone
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, Actor, ActorKind
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance as Row
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
 PAGES = (
@@ -38,6 +40,14 @@ _KEEP_NAME = f"""(event) => {{
  const name = event.target.value.trim().replace(/\\s+/g, " ");
  document.cookie = `{_NAME_COOKIE}=${{encodeURIComponent(name)}}; {_KEPT}`;
 }}"""
+# Where the page is not served over TLS, a browser has no clipboard for scripts; what is selected it copies.
+_COPY = """(event) => {
+ const from = document.querySelector(".tf-secret"), button = event.target.closest("button");
+ const done = () => { button.querySelector(".block").textContent = "Copied"; };
+ if (navigator.clipboard) { navigator.clipboard.writeText(from.textContent).then(done); return; }
+ getSelection().selectAllChildren(from);
+ if (document.execCommand("copy")) done();
+}"""
 _IS_OPEN: WeakKeyDictionary[Client, Callable[[], bool]] = WeakKeyDictionary()
 _ENDING: WeakSet[Client] = WeakSet()
 _LEAVE_S = 0.5  # so that the browser gets the word to leave before its socket closes
@@ -49,12 +59,13 @@ View = TypeVar("View")
 @contextmanager
 def frame(
     title: str, path: str, is_open: Callable[[], bool], who: Actor, *,
-    counts: Mapping[str, Callable[[], int]] | None = None,
+    counts: Mapping[str, Callable[[], int]] | None = None, more: Sequence[tuple[str, str]] = (),
 ) -> Iterator[None]:  # fmt: skip
     """Build the header and the column that the page fills; ``path`` marks the current page.
 
     ``is_open`` returns whether the person is still logged in; called before each refresh. ``who``: the visitor.
-    ``counts``: what the menu shows beside a page's name, by its path, unless it is 0.
+    ``counts``: what the menu shows beside a page's name, by its path, unless it is 0. ``more``: pages of the menu that
+    only some visitors have.
     """
     _IS_OPEN[ui.context.client] = is_open
     _VISITORS[ui.context.client] = who
@@ -65,7 +76,7 @@ def frame(
     ui.dark_mode({"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else ""))
     with ui.header().classes("tf-bar"):
         ui.label("tinyfleet").classes("tf-brand")
-        for target, name in PAGES:
+        for target, name in (*PAGES, *more):
             link = ui.link(name, target).classes("tf-nav" + (" tf-nav-on" if target == path else ""))
             if target == path:
                 link.props('aria-current="page"')
@@ -81,6 +92,8 @@ def frame(
     ui.timer(REFRESH_S, lambda: None if is_open() else _end(client))
     with ui.element("div").classes("tf-page"):
         yield
+    with ui.footer(fixed=False).classes("tf-foot"):
+        ui.label("All times are UTC.")
 
 
 async def _close(client: Client) -> None:
@@ -227,6 +240,21 @@ def keep_fresh(again: Callable[[], Awaitable[None] | None]) -> Callable[[], Awai
     return if_open
 
 
+async def show_once(client: Client, title: str, note: str, secret: str) -> None:
+    """Show a secret with a button that copies it, until the person closes the dialog; then the page lacks it."""
+    with client, ui.dialog().props("persistent") as dialog, ui.element("div").classes("tf-card"):
+        heading(title)
+        ui.label(note).classes("tf-muted")
+        ui.label(secret).classes("tf-mono tf-secret").style("overflow-wrap: anywhere")
+        with ui.element("div").classes("tf-row"):
+            ui.element("div").classes("tf-grow")
+            ui.button("Copy").on("click", js_handler=_COPY).props("unelevated no-caps")
+            ui.button("Done", on_click=lambda: dialog.submit(True)).props("flat no-caps")
+    await dialog
+    dialog.clear()
+    dialog.delete()
+
+
 def _nobody() -> bool:
     return False
 
@@ -326,7 +354,6 @@ def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> No
         ui.button(action, on_click=lambda: dialog.submit(answer()) if answer() else None).props("unelevated no-caps")
 
 
-Row = AnswerRow | DeviceRow | EventRow | MemberRow | UsageRow
 _PILL = """<q-td :props="props"><span v-if="props.value && props.value.text"
  :class="'tf-pill tf-' + props.value.tone">{{ props.value.text }}</span></q-td>"""
 _PLAIN = """<q-td :props="props"><span class="tf-cut" :title="props.value">{{ props.value }}</span></q-td>"""
@@ -337,7 +364,12 @@ _EVIDENCE = """<q-td :props="props"><div style="display:flex;align-items:center;
  :style="{width: Math.min(100, Math.round(100 * (props.row.evidence_ratio || 0))) + '%'}"></div></div>
  <span :class="'tf-number tf-plain-' + props.value.tone">{{ props.value.text }}</span></div></q-td>"""
 _WRAPPED = """<q-td :props="props" style="white-space:normal;min-width:260px">{{ props.value }}</q-td>"""
-SLOTS: Mapping[str, str] = {"pill": _PILL, "device": _DEVICE, "evidence": _EVIDENCE, "wrapped": _WRAPPED}
+_LINK = """<q-td :props="props"><a v-if="props.value.href" class="tf-link tf-cut" :title="props.value.text"
+ :href="props.value.href">{{ props.value.text }}</a><span v-else class="tf-cut"
+ :title="props.value.text">{{ props.value.text }}</span></q-td>"""
+SLOTS: Mapping[str, str] = {
+    "pill": _PILL, "device": _DEVICE, "evidence": _EVIDENCE, "wrapped": _WRAPPED, "link": _LINK,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,7 +427,7 @@ def _rows(rows: Sequence[Row]) -> list[dict[str, object]]:
 
 
 def _column(column: Column) -> dict[str, object]:
-    pointed = column.look in {"pill", "evidence"}  # a cell that is an object sorts by its text
+    pointed = column.look in {"pill", "evidence", "link"}  # a cell that is an object sorts by its text
     sorting = {":sort": "(a, b) => a.text.localeCompare(b.text, undefined, {numeric: true})"} if pointed else {}
     return {
         "name": column.name, "label": column.label, "field": column.name, "align": "left",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
@@ -40,6 +41,19 @@ class Status:
 
     text: str
     tone: Tone = Tone.CALM
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A text that leads to ``href``, "" for nowhere."""
+
+    text: str
+    href: str = ""
+
+    @classmethod
+    def to(cls, text: str, path: str, **query: str) -> Link:
+        """Return the link to ``path`` with a query."""
+        return cls(text, f"{path}?{urlencode(query)}" if query else path)
 
 
 _STATES = {

@@ -16,11 +16,12 @@ from nicegui import Client, run, ui
 from server.access.roles import Need, Principal, wanted
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, frame, heading
+from server.dashboard.theme import LOGIN, empty, frame, heading
 from server.errors import ForbiddenError, ServerError
 from server.people import Actor
 
 Result = TypeVar("Result")
+ADMINS_PAGES = (("/users", "People"),)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,20 +80,35 @@ class Pages:
     services: Services
     sessions: Sessions
 
-    def add(self, path: str, title: str, build: Callable[[Visit], None], *, text: str = "") -> None:
-        """Add the page at ``path``, which ``build`` fills; its heading is ``text``, by default its title."""
+    def add(
+        self, path: str, title: str, build: Callable[[Visit], None], *, text: str = "", need: Need = Need.VIEW,
+        menu: str = "",
+    ) -> None:  # fmt: skip
+        """Add the page at ``path``, which ``build`` fills; its heading is ``text``, by default its title.
+
+        ``need``: as of ``show``. ``menu``: the path that the menu marks, by default ``path``.
+        """
 
         @ui.page(path)
         def page(request: Request) -> Response | None:
-            return self.show(request, path, title, partial(self._headed, text or title, build))
+            return self.show(request, menu or path, title, partial(self._headed, text or title, build), need=need)
 
-    def show(self, request: Request, path: str, title: str, build: Callable[[Visit], None]) -> Response | None:
-        """Show a page that ``build`` fills, or return the redirect for a visitor who is not logged in."""
+    def show(
+        self, request: Request, path: str, title: str, build: Callable[[Visit], None], *, need: Need = Need.VIEW
+    ) -> Response | None:
+        """Show a page that ``build`` fills, or return the redirect for a visitor who is not logged in.
+
+        Who may not do what needs ``need`` reads so instead, and a page that is open leaves once its visitor may no
+        longer.
+        """
         who = self.sessions.principal(request, acting=True)
         if who is None:
             return self.sessions.refusal(request)
+        if not who.may(need):
+            build, need = partial(_refuse, need), Need.VIEW
         counts = {"/alerts": lambda: sum(self.services.alerts.counts().values())}
-        with frame(title, path, partial(self.sessions.is_open, request), who.actor, counts=counts):
+        more = ADMINS_PAGES if who.may(Need.ADMINISTER) else ()
+        with frame(title, path, partial(self._may, request, need), who.actor, counts=counts, more=more):
             build(
                 Visit(
                     services=self.services, sessions=self.sessions, request=request, client=ui.context.client, who=who
@@ -100,6 +116,15 @@ class Pages:
             )
         return None
 
+    def _may(self, request: Request, need: Need) -> bool:
+        who = self.sessions.principal(request)
+        return who is not None and who.may(need)
+
     def _headed(self, text: str, build: Callable[[Visit], None], visit: Visit) -> None:
         heading(text, 1)
         build(visit)
+
+
+def _refuse(need: Need, visit: Visit) -> None:
+    visit.client.status_code = 403
+    empty(f"This page is for {wanted(need)}", f"Your role is {visit.who.role}: ask an admin.")

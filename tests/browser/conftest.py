@@ -52,6 +52,7 @@ from wire.topics import Kind, Topic
 from wire.tuf_target import TargetCustom, target_path
 
 HOUR_MS = 3_600_000
+PASSWORD = "a long enough password"
 THRESHOLD = math.log(24 * 5 / 0.05)
 BOOT = "0123456789abcdef"
 DEVICES = {
@@ -88,6 +89,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Serve a seeded fleet, anew for each file: a server that another test opens meanwhile takes the pages over."""
     state = init_state(tmp_path_factory.mktemp("browser") / "state")
     init_online_keys(state.path)
+    cheap = "[access]\npassword_memory_kib = 64\npassword_passes = 1\n"
+    state.config.write_text(state.config.read_text(encoding="utf-8") + cheap, encoding="utf-8")
     broker = MemoryBroker()
     app = ServerApp.open(state.path, transport=MemoryTransport(broker=broker, client_id="server"))
     _enrol(app)
@@ -97,6 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     _rollouts(app)
     _samples(app)
     _measurements(app, system_now_ms() // HOUR_MS * HOUR_MS)
+    app.parts.users.add("ada", "admin", PASSWORD, by="test")
     yield World(app, state.token("operator"), broker)
     app.stop()
 
@@ -131,9 +135,19 @@ def visitor(browser: Browser, world: World) -> Iterator[Page]:
 @pytest.fixture
 def operator(visitor: Page, world: World) -> Page:
     """Return a page whose person has logged in."""
+    return _logged_in(visitor, world, "operator", world.token)
+
+
+@pytest.fixture
+def admin(visitor: Page, world: World) -> Page:
+    """Return a page on which the admin ada has logged in."""
+    return _logged_in(visitor, world, "ada", PASSWORD)
+
+
+def _logged_in(visitor: Page, world: World, name: str, password: str) -> Page:
     visitor.goto("/login")
-    visitor.get_by_label("Name").fill("operator")
-    visitor.get_by_label("Password or token").fill(world.token)
+    visitor.get_by_label("Name").fill(name)
+    visitor.get_by_label("Password or token").fill(password)
     visitor.get_by_role("button", name="Log in").click()
     visitor.wait_for_url(f"{world.url}/")
     return visitor

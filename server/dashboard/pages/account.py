@@ -10,7 +10,7 @@ from nicegui import ui
 from server.access.passwords import MIN_LETTERS
 from server.access.roles import Need
 from server.access.tokens import IssuedToken, TokenOrder
-from server.dashboard.theme import LOGIN, confirm, heading, live
+from server.dashboard.theme import LOGIN, confirm, heading, live, show_once
 from server.dashboard.views import clock_time
 from server.dashboard.visit import Pages, Visit
 from server.errors import UserRefusedError
@@ -131,12 +131,8 @@ class OwnTokens:
         made = await self.visit.do(partial(self.visit.services.tokens.issue, order, by=self.visit.by()), Need.VIEW)
         if made is None:
             return
-        with self.visit.client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
-            heading(f"Token {made[0].name}")
-            ui.label("Copy it now: nobody can read it again.").classes("tf-muted")
-            ui.label(made[1]).classes("tf-mono")
-            ui.button("Done", on_click=dialog.close).props("flat no-caps")
-        dialog.open()
+        note = "Copy it now: nobody can read it again."
+        await show_once(self.visit.client, f"Token {made[0].name}", note, made[1])
 
     async def _revoke(self, token: IssuedToken) -> None:
         if await confirm(self.visit.client, f"Revoke {token.name}?", "Scripts that use it are refused.", "Revoke"):

@@ -66,6 +66,11 @@ def all_tokens(connection: sa.Connection) -> Sequence[sa.RowMapping]:
     return connection.execute(query).mappings().all()
 
 
+def one_token(connection: sa.Connection, token: str) -> sa.RowMapping | None:
+    """Return the token with this id."""
+    return connection.execute(TOKENS.select().where(TOKENS.c.id == token)).mappings().first()
+
+
 def token_of(connection: sa.Connection, token_sha256: str) -> sa.RowMapping | None:
     """Return the token with this digest."""
     return connection.execute(TOKENS.select().where(TOKENS.c.token_sha256 == token_sha256)).mappings().first()

@@ -107,3 +107,23 @@ def test_people_and_tokens_over_rest(fleet: MemoryFleet) -> None:
     ]  # fmt: skip
     assert {one["account"] for one in acts} == {"boss"}
     assert "a long enough password" not in str(acts)
+
+
+def test_the_log_is_asked_by_person_act_subject_and_time(busy: MemoryFleet) -> None:
+    """A page at a time, oldest first in each; beside ``after`` there are no filters."""
+    admin = busy.app.parts.tokens.issue(TokenOrder(name="boss", role="admin"), by="test")[1]
+    client = busy.client(None)
+    client.headers["Authorization"] = f"Bearer {admin}"
+
+    def acts(query: str) -> list[tuple[str, str]]:
+        return [(one["act"], one["subject"]) for one in client.get(f"/api/acts?{query}").json()["acts"]]
+
+    assert acts("person=build") == [("release.publish", "m-1"), ("release.publish", "m-2")]
+    assert acts("act=release&search=M-2") == [("release.publish", "m-2")]
+    assert acts("act=device.claim&subject=cam-1") == [("device.claim", "cam-1")]
+    assert acts(f"until_ms={busy.clock()}&act=token") == []
+    newest = client.get("/api/acts?act=release&limit=1").json()
+    assert [one["subject"] for one in newest["acts"]] == ["m-2"]
+    assert acts(f"act=release&limit=1&cursor={newest['next']}") == [("release.publish", "m-1")]
+    assert client.get("/api/acts?after=1&person=build").status_code == 422
+    assert client.get("/api/acts?cursor=nonsense").json()["code"] == "cursor_refused"

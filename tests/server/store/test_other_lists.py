@@ -1,4 +1,4 @@
-"""The lists of drift, learning, events and releases, a page at a time, on every database."""
+"""The lists of drift, learning, events, releases and people, a page at a time, on every database."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from server.store.events import EVENTS
 from server.store.lists import drift, learning
 from server.store.lists.events import EventFilter, event_page
 from server.store.lists.paging import Page
+from server.store.lists.people import ActFilter, act_page, token_page, user_page
 from server.store.lists.registry import release_page
 from server.store.monitoring.evidence import EVIDENCE, POOLS, VERDICTS
+from server.store.people.accounts import TOKENS, USERS
+from server.store.people.audit_log import AUDIT_LOG
 from server.store.places import PLACES
 from server.store.registry import RELEASES
 from server.store.retraining import JOBS, SAMPLES, TRIGGERS
@@ -38,6 +41,10 @@ LISTS: dict[sa.Table, tuple[str, Callable[..., Rows]]] = {
     JOBS: ("id", lambda connection, **place: learning.job_page(connection, model="", state="", **place)),
     RELEASES: ("path", lambda connection, **place: release_page(
         connection, name="", search="", withdrawn=None, **place)),
+    USERS: ("name", lambda connection, **place: user_page(connection, search="", role="", disabled=None, **place)),
+    TOKENS: ("id", lambda connection, **place: token_page(
+        connection, search="", owner="", valid=None, now_ms=5, **place)),
+    AUDIT_LOG: ("seq", lambda connection, **place: act_page(connection, ActFilter(), **place)),
 }  # fmt: skip
 
 
@@ -69,8 +76,9 @@ def row(table: sa.Table, index: int, **changes: object) -> dict[str, Any]:
         else:
             values[column.name] = None if column.nullable else ""
     own = {"device": f"d{index // 2}", "start_ms": index // 2, "created_ms": index // 2, "registered_ms": index // 2,
-           "verdict": index, "path": f"p{index}", "seq": index, "sha256": f"{index}", "name": f"m-{index}"}  # fmt: skip
-    own |= {"id": f"j{index}"} if table is JOBS else {}
+           "verdict": index, "path": f"p{index}", "seq": index, "sha256": f"{index}", "name": f"m-{index}",
+           "token_sha256": f"{index}"}  # fmt: skip
+    own |= {"id": f"j{index}"} if table in (JOBS, TOKENS) else {}
     return values | {name: value for name, value in own.items() if name in table.c} | changes
 
 
@@ -192,3 +200,56 @@ def test_samples_that_wait_come_oldest_first_and_each_image_once(database: Datab
         assert found() == [12, 11, 10]
         assert found(unlabelled=True) == [10]
         assert (found(label="1"), found(device="y"), found(lane="audit")) == ([12], [], [])
+
+
+def test_people_and_tokens_are_found_by_what_they_are(database: Database) -> None:
+    """By words in the name or the owner, by role, and by whether they can still be used."""
+    with database.begin() as connection:
+        connection.execute(USERS.insert(), row(USERS, 9, name="ada", role="admin"))
+        connection.execute(USERS.insert(), row(USERS, 9, name="bob", role="viewer", disabled_ms=4))
+        for index, changes in enumerate((
+            {"name": "notebook", "owner": "ada"}, {"name": "grafana", "expires_ms": 5},
+            {"name": "old", "revoked_ms": 3}, {"name": "100%", "expires_ms": 6},
+        ), start=10):  # fmt: skip
+            connection.execute(TOKENS.insert(), row(TOKENS, index, **changes))
+
+        def users(search: str = "", role: str = "", disabled: bool | None = None) -> list[str]:  # noqa: FBT001
+            page = user_page(connection, search=search, role=role, disabled=disabled, limit=99, cursor=None)
+            return [one["name"] for one in page.rows if not one["name"].startswith("m-")]
+
+        def tokens(search: str = "", owner: str = "", valid: bool | None = None) -> list[str]:  # noqa: FBT001
+            page = token_page(
+                connection, search=search, owner=owner, valid=valid, now_ms=5, limit=99, cursor=None
+            )  # fmt: skip
+            return [one["name"] for one in page.rows if not one["name"].startswith("m-")]
+
+        assert [users(), users("AD"), users(role="viewer"), users(disabled=True), users(disabled=False)] == [
+            ["ada", "bob"], ["ada"], ["bob"], ["bob"], ["ada"],
+        ]  # fmt: skip
+        assert [tokens("ad"), tokens("gra"), tokens("%"), tokens(owner="ada")] == [
+            ["notebook"], ["grafana"], ["100%"], ["notebook"],
+        ]  # fmt: skip
+        assert [tokens(valid=True), tokens(valid=False)] == [["100%", "notebook"], ["old", "grafana"]]
+        assert [users("\0"), tokens("a\0"), users(role="\0")] == [[], [], []]
+
+
+def test_acts_are_found_by_person_act_subject_and_time(database: Database) -> None:
+    """A program's act also by whom it names; the first part of a code stands for all of them."""
+    with database.begin() as connection:
+        for seq, changes in enumerate((
+            {"account": "ada", "act": "rollout.approve", "subject": "r1", "at_ms": 10},
+            {"account": "robot", "said": "ada", "act": "rollout.abort", "subject": "r1", "at_ms": 20},
+            {"account": "bob", "act": "login", "subject": "bob", "at_ms": 30},
+            {"account": "bob", "act": "rollouts", "subject": "R10", "at_ms": 40},
+        ), start=100):  # fmt: skip
+            connection.execute(AUDIT_LOG.insert(), row(AUDIT_LOG, seq, **changes))
+
+        def acts(**wanted: object) -> list[int]:
+            page = act_page(connection, ActFilter(**wanted), limit=99, cursor=None)  # type: ignore[arg-type]
+            return [one["seq"] for one in page.rows if one["seq"] >= 100]
+
+        assert [acts(), acts(person="ada"), acts(person="ad")] == [[103, 102, 101, 100], [101, 100], []]
+        assert [acts(act="rollout"), acts(act="rollout.abort"), acts(act="login")] == [[101, 100], [101], [102]]
+        assert [acts(subject="r1"), acts(search="r1"), acts(search="r 0")] == [[101, 100], [103, 101, 100], [103]]
+        assert [acts(since_ms=20, until_ms=30), acts(until_ms=20), acts(since_ms=40)] == [[101], [100], [103]]
+        assert [acts(person="\0"), acts(act="\0"), acts(act="a\0.b"), acts(search="\0"), acts(subject="\0")] == [[]] * 5

@@ -1,0 +1,1 @@
+"""Where each thing has its page, and the search over all of them."""

@@ -1,0 +1,1 @@
+"""Pages for admins: users, tokens, and the log of acts."""
