@@ -35,7 +35,7 @@ class ChainState:
     begun_ms: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ChainWatch:
     """The verification of one log in this process. Safe to share between threads: one checks, others get its state."""
 

@@ -44,14 +44,14 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class PageLink:
     """A text that leads to ``href``, "" for nowhere."""
 
     text: str
     href: str = ""
 
     @classmethod
-    def to(cls, text: str, path: str, **query: str) -> Link:
+    def to(cls, text: str, path: str, **query: str) -> PageLink:
         """Return the link to ``path`` with a query."""
         return cls(text, f"{path}?{urlencode(query)}" if query else path)
 

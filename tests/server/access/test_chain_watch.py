@@ -17,7 +17,7 @@ def watch(house: House, monkeypatch: pytest.MonkeyPatch) -> ChainWatch:
     monkeypatch.setattr(chain_watch, "STEP", 2)
     for number in range(5):
         house.log.add(SERVER_ACTOR, "policy.change", f"s{number}", number)
-    return ChainWatch(house.log, house.clock)
+    return ChainWatch(log=house.log, clock=house.clock)
 
 
 def checked(watch: ChainWatch, calls: int = 1) -> tuple[int, bool, int]:
@@ -42,7 +42,7 @@ def test_a_long_log_is_verified_over_several_calls(watch: ChainWatch, house: Hou
 
 def test_an_empty_log_is_whole(house: House) -> None:
     """There is nothing that could be wrong."""
-    assert checked(ChainWatch(house.log, house.clock)) == (0, True, 0)
+    assert checked(ChainWatch(log=house.log, clock=house.clock)) == (0, True, 0)
 
 
 def test_a_forged_record_is_found_and_stays_found(watch: ChainWatch, house: House) -> None:

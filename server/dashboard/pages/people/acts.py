@@ -20,7 +20,7 @@ from server.dashboard.pages.people.tabs import PATH, tabs
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import Column, empty, live_apart, pill
-from server.dashboard.views import Link, Status, Tone, clock_time
+from server.dashboard.views import PageLink, Status, Tone, clock_time
 from server.dashboard.visit import Pages, Visit
 from server.people import ActorKind
 from server.store.lists.paging import Page
@@ -64,9 +64,9 @@ class ActRow:
 
     seq: int
     at: str
-    who: Link
+    who: PageLink
     act: str
-    subject: Link
+    subject: PageLink
     how: str
     detail: str
 
@@ -74,7 +74,7 @@ class ActRow:
 def add_page(pages: Pages) -> None:
     """Add the page."""
     looks: SharedLook[AddressFilters, Page[ActRow]] = SharedLook(partial(act_rows, pages.services))
-    chain = ChainWatch(pages.services.acts, pages.services.users.clock)
+    chain = ChainWatch(log=pages.services.acts, clock=pages.services.users.clock)
     pages.add(_LIST, "Log of acts", partial(_build, looks, chain), need=Need.ADMINISTER, menu=PATH)
 
 
@@ -122,8 +122,8 @@ def act_row(one: RecordedAct) -> ActRow:
     who = f"{one.account} for {one.said}" if one.said else one.account
     ways = [_KINDS[ActorKind(one.kind)] if one.kind in set(ActorKind) else one.kind, one.through, one.address]
     return ActRow(
-        seq=one.seq, at=clock_time(one.at_ms), who=Link.to(who, _LIST, person=one.account), act=one.act,
-        subject=Link(one.subject, subject_page(one)), how=", ".join(way for way in ways if way),
+        seq=one.seq, at=clock_time(one.at_ms), who=PageLink.to(who, _LIST, person=one.account), act=one.act,
+        subject=PageLink(one.subject, subject_page(one)), how=", ".join(way for way in ways if way),
         detail=_detail(one.data),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from nicegui import ui
 
 from server.access.roles import PEOPLES
 from server.access.tokens import IssuedToken
-from server.dashboard.views import Link, Status, Tone
+from server.dashboard.views import PageLink, Status, Tone
 
 PATH = "/users"
 """The path that the menu marks on all three pages."""
@@ -23,9 +23,9 @@ def tabs(path: str) -> None:
                 link.props('aria-current="page"')
 
 
-def acts_by(account: str) -> Link:
+def acts_by(account: str) -> PageLink:
     """Return the link to what an account did."""
-    return Link.to(account, "/acts", person=account)
+    return PageLink.to(account, "/acts", person=account)
 
 
 def token_status(token: IssuedToken, now_ms: int) -> Status:

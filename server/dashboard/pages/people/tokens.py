@@ -15,7 +15,7 @@ from server.dashboard.listing import CURSOR, AddressFilters, FilterField, Listed
 from server.dashboard.pages.people.tabs import PATH, acts_by, tabs, token_status
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, confirm, empty, heading, live_apart, pill, show_once
-from server.dashboard.views import Link, Status, clock_time
+from server.dashboard.views import PageLink, Status, clock_time
 from server.dashboard.visit import Pages, Visit
 from server.errors import UnknownTokenError
 from server.store.lists.paging import Page
@@ -46,8 +46,8 @@ class TokenRow:
     """One row of the list."""
 
     key: str
-    name: Link
-    owner: Link
+    name: PageLink
+    owner: PageLink
     scope: str
     state: Status
     expires: str
@@ -79,14 +79,14 @@ def token_rows(services: Services, asked: AddressFilters) -> Page[TokenRow]:
 
 def _row(token: IssuedToken, now_ms: int) -> TokenRow:
     return TokenRow(
-        key=token.id, name=Link(token.name, page_of("token", token.id)), owner=_owner(token), scope=_scope(token),
+        key=token.id, name=PageLink(token.name, page_of("token", token.id)), owner=_owner(token), scope=_scope(token),
         state=token_status(token, now_ms), expires=clock_time(token.expires_ms) or "never",
         used=clock_time(token.last_used_ms) or "never",
     )  # fmt: skip
 
 
-def _owner(token: IssuedToken) -> Link:
-    return Link(token.owner, page_of("user", token.owner)) if token.owner else Link("a service")
+def _owner(token: IssuedToken) -> PageLink:
+    return PageLink(token.owner, page_of("user", token.owner)) if token.owner else PageLink("a service")
 
 
 def _scope(token: IssuedToken) -> str:
@@ -179,7 +179,9 @@ class TokenRevocation:
                 if owner.href:
                     ui.link(f"User {owner.text}", owner.href).classes("tf-link")
                 ui.link("What it did", acts_by(token.owner or token.name).href).classes("tf-link")
-                ui.link("Its own record", Link.to("", "/acts", act="token", subject=token.name).href).classes("tf-link")
+                ui.link("Its own record", PageLink.to("", "/acts", act="token", subject=token.name).href).classes(
+                    "tf-link"
+                )
             if token.is_valid(now_ms):
                 button = ui.button("Revoke", on_click=partial(self._revoke, token))
                 button.props("no-caps dense outline color=negative").style("padding: 4px 14px; width: fit-content")

@@ -16,7 +16,7 @@ from server.dashboard.listing import CURSOR, AddressFilters, FilterField, Listed
 from server.dashboard.pages.people.tabs import PATH, ROLES, acts_by, tabs, token_status
 from server.dashboard.services import Services
 from server.dashboard.theme import Column, confirm, empty, heading, live_apart, pill
-from server.dashboard.views import Cut, Link, Status, Tone, clock_time
+from server.dashboard.views import Cut, PageLink, Status, Tone, clock_time
 from server.dashboard.visit import Pages, Visit
 from server.errors import UnknownUserError, UserRefusedError
 from server.store.lists.paging import Page
@@ -46,12 +46,12 @@ class UserRow:
     """One row of the list."""
 
     key: str
-    name: Link
+    name: PageLink
     role: str
     state: Status
     last_login: str
     created: str
-    acts: Link
+    acts: PageLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +93,9 @@ def user_rows(services: Services, asked: AddressFilters) -> Page[UserRow]:
 def _row(user: User) -> UserRow:
     acts = acts_by(user.name)
     return UserRow(
-        key=user.name, name=Link(user.name, page_of("user", user.name)), role=user.role.value, state=_state(user),
+        key=user.name, name=PageLink(user.name, page_of("user", user.name)), role=user.role.value, state=_state(user),
         last_login=clock_time(user.last_login_ms) or "never", created=f"{clock_time(user.created_ms)} by "
-        f"{user.created_by}", acts=Link("acts", acts.href),
+        f"{user.created_by}", acts=PageLink("acts", acts.href),
     )  # fmt: skip
 
 
@@ -205,7 +205,7 @@ class UserChanges:
                 ui.label(" ".join(view.facts))
                 ui.element("div").classes("tf-grow")
                 ui.link("What it did", acts_by(view.name).href).classes("tf-link tf-small")
-                ui.link("What was done to it", Link.to("", "/acts", act="user", subject=view.name).href).classes(
+                ui.link("What was done to it", PageLink.to("", "/acts", act="user", subject=view.name).href).classes(
                     "tf-link tf-small"
                 )
             with ui.element("div").classes("tf-row"):
