@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 BETS = np.array([0.02, 0.04, 0.08, 0.16, 0.32, 0.48, 0.64, 0.76, 0.86, 0.95])  # fractions of the largest safe bet
 _LOOKS = 1000
+_FEW = 16  # different values
 _STEPS = 24  # of bisection: the bound is exact to 6e-8
 
 Values = npt.NDArray[np.float64]
@@ -56,18 +57,39 @@ def log_highest(values: Values, level: float) -> float:
     """
     if level <= 0.0:
         return math.inf if bool(np.any(values > 0)) else 0.0
-    if not len(values):
-        return 0.0
+    return _log_highest(_paths(values), level) if len(values) else 0.0
+
+
+def _log_highest(paths: Callable[[float], Values], level: float) -> float:
+    logs = paths(level)
+    peaks = logs.max(axis=1)  # as logaddexp.reduce, which takes four times as long
+    sums = peaks + np.log(np.exp(logs - peaks[:, None]).sum(axis=1))
+    return max(0.0, float(sums.max()) - math.log(len(BETS)))
+
+
+def _paths(values: Values) -> Callable[[float], Values]:
+    """Return a function from a level to the log wealth of each bet after some prefixes of ``values``, (L, bets).
+
+    The whole is always among the prefixes; the promise holds for any choice. Of a few different values it is enough to
+    know how many of each a prefix has.
+    """
     kinds, which = np.unique(values, return_inverse=True)
-    paths = np.cumsum(log_growth(kinds, level)[which], axis=0)
-    looked = paths[:: -max(1, len(paths) // _LOOKS)]  # the last among them; the promise holds for any choice of looks
-    return max(0.0, float(np.logaddexp.reduce(looked, axis=1).max()) - math.log(len(BETS)))
+    step = max(1, len(values) // _LOOKS)
+    if len(kinds) > _FEW:
+        return lambda level: np.cumsum(log_growth(kinds, level)[which], axis=0)[::-step]
+    last = len(values) - 1
+    look = (np.arange(len(values)) - last % step + step - 1) // step  # the first that has the value
+    counts = np.bincount(look * len(kinds) + which, minlength=(look[-1] + 1) * len(kinds))
+    seen = np.cumsum(counts.reshape(-1, len(kinds)), axis=0).astype(np.float64)
+    return lambda level: seen @ log_growth(kinds, level)
 
 
 def at_least(values: Values, risk: float) -> float:
     """Return the least mean that ``values`` allow: it is ever too high with probability at most ``risk``."""
-    limit = -math.log(risk)
-    return largest(lambda level: log_highest(values, level) >= limit) if len(values) else 0.0
+    if not len(values):
+        return 0.0
+    limit, paths = -math.log(risk), _paths(values)
+    return largest(lambda level: _log_highest(paths, level) >= limit)
 
 
 def at_most(values: Values, risk: float) -> float:

@@ -5,7 +5,7 @@ Failures stay in every figure: ``failed`` and ``stuck`` include devices that wer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -18,21 +18,19 @@ from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import MAX_RATE, RolloutOptions, window_of
-from server.rollout.figures.forecast import total
-from server.rollout.figures.sequential import disagreeing, failing
+from server.rollout.figures.members import FIRST, RolloutFigures
 from server.rollout.model import Member, MemberStanding, Rollout, RolloutPhase
-from server.rollout.planner import unproven
 from server.rollout.resuming import How
 from server.rollout.scope import Scope
 from server.rollout.service import RolloutService
-from server.rollout.thresholds import MAX_CANARIES, canary_size, count_members, removed_count, replaced_count, waiting
+from server.rollout.thresholds import MAX_CANARIES, canary_size
 from server.store.lists.rollouts import MemberFilter
 from wire.messages import MaintenanceWindow
 from wire.shadow import MAX_SHADOW_S, ShadowCounts, ShadowOrder, merge_shadow
 
 MAX_LISTED = 20_000  # devices in one request: twice the largest fleet that was tried
 _SHOWN, _MEMBERS_SHOWN = 50, 500  # rollouts, and members of one, in an answer by default
-_MEMBERS_IN_A_LIST = 20
+_MEMBERS_IN_A_LIST = FIRST
 Listed = Annotated[str, Field(min_length=1, max_length=200)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
@@ -461,35 +459,36 @@ def _window(body: WindowBody | None) -> MaintenanceWindow | None:
 
 def _shown(rollouts: RolloutService, rollout: Rollout) -> RolloutBody:
     (shown,) = rollouts.up_to_date(rollout)
-    return _body(shown)
+    return _body(shown, RolloutFigures.of(shown))
 
 
-def _body(rollout: Rollout, most: int | None = None) -> RolloutBody:
-    counts, likely, differs = count_members(rollout.members), total(rollout.members), disagreeing(rollout)
+def _body(rollout: Rollout, figures: RolloutFigures, most: int | None = None) -> RolloutBody:
+    """Return a rollout; ``most``: how many members it names, up to ``FIRST`` of one that is over and lacks them."""
+    whole, differs = figures.whole, figures.disagreeing
+    counts, likely, members = whole.counts, whole.forecast, rollout.members or whole.first
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         scope=ScopeBody.of(rollout.scope), newcomers=rollout.dynamic,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s,
         window=WindowBody.of(rollout.window) if rollout.window else None,
         shadow=ShadowBody.of(rollout.shadow) if rollout.shadow else None,
-        shadow_counts=_counts(member.shadow for member in rollout.members),
-        replay_counts=_counts(member.replay for member in rollout.members),
+        shadow_counts=_counts(whole.shadow),
+        replay_counts=_counts(whole.replay),
         max_bytes_per_s=rollout.max_bytes_per_s, created_by=rollout.created_by,
         approvals=list(rollout.approvals), created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
-        pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
-        committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
-        bundle_bytes=sum(member.bundle_bytes for member in rollout.members),
+        pending=counts.pending, replaced=whole.replaced, removed=whole.removed,
+        committed_ratio=counts.committed_ratio, air_bytes=whole.air_bytes,
+        bundle_bytes=whole.bundle_bytes,
         forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
-        failing=DeviceRateBody.of(failing(rollout)), disagreeing=DeviceRateBody.of(differs) if differs else None,
-        waiting=waiting(rollout.members), cautions=dict(rollout.cautions), groups=_groups(rollout),
-        devices=len(rollout.members),
-        members=[_member(one) for one in rollout.members] if len(rollout.members) <= (most or _MEMBERS_SHOWN) else None,
+        failing=DeviceRateBody.of(figures.failing), disagreeing=DeviceRateBody.of(differs) if differs else None,
+        waiting=dict(whole.waiting), cautions=dict(rollout.cautions), groups=_groups(rollout, figures),
+        devices=whole.size,
+        members=[_member(one) for one in members] if whole.size <= (most or _MEMBERS_SHOWN) else None,
     )  # fmt: skip
 
 
-def _counts(of_members: Iterable[ShadowCounts | None]) -> ShadowCountsBody | None:
-    found = [counts for counts in of_members if counts]
+def _counts(found: Sequence[ShadowCounts]) -> ShadowCountsBody | None:
     if not found:
         return None
     total = merge_shadow(found)
@@ -501,19 +500,18 @@ def _counts(of_members: Iterable[ShadowCounts | None]) -> ShadowCountsBody | Non
     )  # fmt: skip
 
 
-def _groups(rollout: Rollout) -> list[GroupBody]:
+def _groups(rollout: Rollout, figures: RolloutFigures) -> list[GroupBody]:
     bodies = []
-    for index, group in enumerate(rollout.groups):
-        members = rollout.group_members(index)
-        counts, likely = count_members(members), total(members)
+    for index, (group, of_group) in enumerate(zip(rollout.groups, figures.groups, strict=True)):
+        counts, likely = of_group.counts, of_group.forecast
         bodies.append(
             GroupBody(
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,
                 error_ratio=group.error_ratio, total=counts.total, committed=counts.committed, failed=counts.failed,
                 stuck=counts.stuck, awaited=counts.awaited, pending=counts.pending,
                 replaced=counts.replaced, success_reached=counts.success_reached(group),
-                unproven=unproven(rollout, index), skipped_by=group.skipped_by,
-                skipped_ms=group.skipped_ms, air_bytes=sum(member.air_bytes for member in members),
+                unproven=of_group.unproven(group), skipped_by=group.skipped_by,
+                skipped_ms=group.skipped_ms, air_bytes=of_group.air_bytes,
                 forecast_bytes=likely.air_bytes if likely else None, forecast_upper=likely.upper if likely else 0,
             )
         )  # fmt: skip

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Cut, Status, Tone, ago, clock_time
-from server.rollout.figures.forecast import total
-from server.rollout.figures.sequential import disagreeing, failing
+from server.rollout.figures.members import MemberFigures, RolloutFigures
 from server.rollout.model import (
     IN_VAIN,
     NO_MODEL,
@@ -21,7 +20,7 @@ from server.rollout.model import (
     RolloutPhase,
 )
 from server.rollout.planner import absent, held_by, passed, unproven
-from server.rollout.thresholds import count_members, devices, removed_count, waiting
+from server.rollout.thresholds import devices
 from server.wording import in_bytes, listed
 from wire.shadow import ShadowCounts, ShadowOrder, merge_shadow
 
@@ -111,9 +110,15 @@ class RolloutCard:
     disagreeing: str = ""
 
 
-def rollout_card(rollout: Rollout, now_ms: int, held_by: Sequence[int] = ()) -> RolloutCard:
-    """Return the card of one rollout; ``held_by``: the open regressions of its release, by id."""
-    fails, differs = failing(rollout), disagreeing(rollout)
+def rollout_card(
+    rollout: Rollout, now_ms: int, held_by: Sequence[int] = (), figures: RolloutFigures | None = None
+) -> RolloutCard:  # fmt: skip
+    """Return the card of one rollout; ``held_by``: the open regressions of its release, by id.
+
+    ``figures``: of its members, which it may lack then if it is over; by default made of them.
+    """
+    figures = figures or RolloutFigures.of(rollout)
+    fails, differs = figures.failing, figures.disagreeing
     return RolloutCard(
         id=rollout.id,
         release=rollout.release,
@@ -121,12 +126,12 @@ def rollout_card(rollout: Rollout, now_ms: int, held_by: Sequence[int] = ()) -> 
         reason=rollout.text,
         created=f"made {ago(rollout.created_ms, now_ms)}" + (f" by {rollout.created_by}" if rollout.created_by else ""),
         scope=_scope(rollout),
-        air=_fetched(rollout.members),
-        shadow=_shadow(rollout),
+        air=_fetched(figures.whole),
+        shadow=_shadow(figures.whole),
         shadow_means=_shadow_means(rollout.shadow),
-        replay=replay_text([member.replay for member in rollout.members if member.replay]),
+        replay=replay_text(figures.whole.replay),
         cautions=_cautions(rollout.cautions),
-        groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
+        groups=tuple(_group(rollout, index, group) for index, group in enumerate(figures.groups)),
         actions=actions(rollout.phase),
         open=rollout.phase in OPEN_PHASES,
         failing=f"failing: {fails.text}" if fails.devices else "",
@@ -151,14 +156,12 @@ def _scope(rollout: Rollout) -> str:
     return "; ".join([*parts, *(["devices that enrol meanwhile join"] if rollout.dynamic else [])])
 
 
-def _fetched(members: Sequence[Member]) -> str:
+def _fetched(figures: MemberFigures) -> str:
     """Return what comes over the network by the forecast, and what came.
 
     Of older agents only how much of the bundle they had is known.
     """
-    likely = total(members)
-    air = in_bytes(sum(member.air_bytes for member in members))
-    bundles = in_bytes(sum(member.bundle_bytes for member in members))
+    likely, air, bundles = figures.forecast, in_bytes(figures.air_bytes), in_bytes(figures.bundle_bytes)
     parts = (
         f"forecast {likely.text}" if likely and likely.text else "",
         f"{air} fetched" if air else "",
@@ -167,13 +170,12 @@ def _fetched(members: Sequence[Member]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _shadow(rollout: Rollout) -> str:
+def _shadow(figures: MemberFigures) -> str:
     """Return what its devices counted before they switched; "" for nothing. It claims no error: nobody knows which."""
-    found = [member.shadow for member in rollout.members if member.shadow]
-    total = merge_shadow(found)
+    total = merge_shadow(figures.shadow)
     if not total.n + total.errors:
         return ""
-    text = f"in the shadow of {devices(len(found))}: {total.n} inputs compared in {total.seconds:.0f} s"
+    text = f"in the shadow of {devices(len(figures.shadow))}: {total.n} inputs compared in {total.seconds:.0f} s"
     text += f" ({total.skipped} left out, to spare the processor)" if total.skipped else ""
     return text + _differences(total)
 
@@ -214,9 +216,9 @@ def _shadow_means(order: ShadowOrder | None) -> str:
     return f"Two labels: the releases differ on an input, which of them is right is not known{limit}."
 
 
-def _group(rollout: Rollout, index: int) -> GroupView:
-    group, members = rollout.groups[index], rollout.group_members(index)
-    counts, is_open, removed = count_members(members), index < rollout.opened, removed_count(members)
+def _group(rollout: Rollout, index: int, figures: MemberFigures) -> GroupView:
+    group, counts, removed = rollout.groups[index], figures.counts, figures.removed
+    is_open = index < rollout.opened
     needs = f"needs {100 * group.success_ratio:.0f} % committed; pauses above {100 * group.error_ratio:.0f} % failed"
     states = (
         *((Status(f"{counts.failed} failed", Tone.BAD),) if counts.failed else ()),
@@ -224,11 +226,11 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         *((Status(f"{counts.replaced} of them replaced", Tone.WARN),) if counts.replaced else ()),
         *(
             Status(f"{count} {'waits' if count == 1 else 'wait'}: {code.replace('_', ' ')}", _waits_tone(code))
-            for code, count in waiting(members).items()
+            for code, count in figures.waiting.items()
         ),
         *((Status(f"{counts.pending} pending", Tone.CALM),) if counts.pending else ()),
         *((Status(f"{removed} removed", Tone.CALM),) if removed else ()),
-        *((Status("no input answered yet", Tone.WARN),) if is_open and unproven(rollout, index) else ()),
+        *((Status("no input answered yet", Tone.WARN),) if is_open and figures.unproven(group) else ()),
         *((Status("not open yet", Tone.CALM),) if not is_open else ()),
         *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
     )
@@ -239,10 +241,10 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         stuck=counts.stuck,
         total=counts.total,
         needs=needs,
-        air=_fetched(members),
+        air=_fetched(figures),
         states=states,
-        may_skip=is_open and _may_skip(rollout, index),
-        members=Cut(tuple(_member(one) for one in members[:_NAMED]), max(len(members) - _NAMED, 0)),
+        may_skip=is_open and rollout.phase in OPEN_PHASES and _may_skip(rollout, index),
+        members=Cut(tuple(_member(one) for one in figures.first[:_NAMED]), max(figures.size - _NAMED, 0)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -11,10 +11,15 @@ import sqlalchemy as sa
 
 from server.access.audit_log import Also, nothing_else
 from server.errors import UnknownRolloutError
-from server.rollout.model import OPEN_PHASES, Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.rollout.figures.forecast import Forecast
+from server.rollout.figures.members import FIRST, MemberFigures, RolloutFigures
+from server.rollout.figures.sequential import failing_by, judged_limit
+from server.rollout.model import OPEN_PHASES, REMOVED, Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.rollout.scope import Scope
+from server.rollout.thresholds import MemberCounts
 from server.store import rollouts as store
 from server.store.database import Database
+from server.store.lists import member_figures as counts
 from server.store.lists import rollouts as lists
 from server.store.lists.paging import Page
 from server.store.lists.rollouts import MemberFilter
@@ -57,6 +62,8 @@ class RolloutLedger:
 
     def whole(self, rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
         """Return ``rollouts``, as they are now, with all their members."""
+        if not rollouts:
+            return ()
         with self.database.begin() as connection:
             rows = {row["id"]: row for row in store.rollouts_named(connection, [one.id for one in rollouts])}
             over = [row for row in rows.values() if RolloutPhase(row["phase"]) not in OPEN_PHASES]
@@ -64,6 +71,19 @@ class RolloutLedger:
             return tuple(
                 found.get(one.id) or self._current(connection, rows[one.id]) for one in rollouts if one.id in rows
             )
+
+    def figures(self, rollouts: Sequence[Rollout]) -> tuple[tuple[Rollout, RolloutFigures], ...]:
+        """Return each of ``rollouts``, which are over and may lack their members, with the figures of these.
+
+        The database counts them. Of a rollout whose shadow judges, the members are read: their order counts there.
+        """
+        judged = [one for one in rollouts if judged_limit(one) is not None]
+        found = {one.id: (one, RolloutFigures.of(one)) for one in self.whole(judged)}
+        others = [one for one in rollouts if one.id not in found]
+        if others:
+            with self.database.begin() as connection:
+                found |= {one.id: (one, figures) for one, figures in _counted(connection, others)}
+        return tuple(found[one.id] for one in rollouts if one.id in found)
 
     def members(
         self, rollout: str, wanted: MemberFilter, *, limit: int, cursor: str | None = None
@@ -188,9 +208,47 @@ def _unknown(rollout: str) -> UnknownRolloutError:
 
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
+    if not members:
+        return ()
     for row in store.members_of(connection, list(members)):
         members[row[0]].append(_of_row(row))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
+
+
+def _counted(connection: sa.Connection, rollouts: Sequence[Rollout]) -> Iterator[tuple[Rollout, RolloutFigures]]:
+    names = [one.id for one in rollouts]
+    counted = {(row["rollout"], row["group"]): row for row in counts.counted_members(connection, names, REMOVED)}
+    outcomes: dict[str, list[tuple[int, MemberStanding]]] = {name: [] for name in names}
+    for name, group, standing in counts.outcomes_in_order(connection, names):
+        outcomes[name].append((group, _STANDINGS[standing]))
+    shadows: dict[tuple[str, int], list[ShadowCounts]] = {}
+    replays: dict[tuple[str, int], list[ShadowCounts]] = {}
+    for name, group, shadow, replay in counts.compared_members(connection, names):
+        for kept, text in ((shadows, shadow), (replays, replay)):
+            if text:
+                kept.setdefault((name, group), []).append(decode(ShadowCounts, text.encode()))
+    for one in rollouts:
+        groups = []
+        for index in range(len(one.groups)):
+            row, key = counted.get((one.id, index)), (one.id, index)
+            if row is None:
+                groups.append(MemberFigures.of(()))
+                continue
+            first = counts.first_members(connection, one.id, index, FIRST)
+            members = MemberCounts(
+                committed=row["committed"], failed=row["failed"], stuck=row["stuck"], awaited=row["awaited"],
+                pending=row["pending"], tolerated=row["tolerated"], replaced=row["judged_without"],
+            )  # fmt: skip
+            groups.append(
+                MemberFigures(
+                    size=row["size"], counts=members, removed=row["removed"], replaced=row["replaced"],
+                    unanswered=row["unanswered"], air_bytes=row["air_bytes"], bundle_bytes=row["bundle_bytes"],
+                    forecast=None if row["blind"] else Forecast(row["forecast_bytes"], row["forecast_upper"]),
+                    waiting={}, shadow=tuple(shadows.get(key, ())), replay=tuple(replays.get(key, ())),
+                    first=tuple(_of_row(member) for member in first),
+                )
+            )  # fmt: skip
+        yield one, RolloutFigures.grouped(tuple(groups), failing_by(outcomes[one.id], one))
 
 
 def _of_row(row: sa.Row[Any]) -> Member:

@@ -28,6 +28,7 @@ from server.rollout.assignments import Assigner
 from server.rollout.config import RolloutConfig
 from server.rollout.create import RolloutOptions, draft
 from server.rollout.figures.forecast import Forecast, foreseen, total
+from server.rollout.figures.members import RolloutFigures
 from server.rollout.ledger import RolloutLedger, as_text
 from server.rollout.model import (
     ABORTABLE,
@@ -170,17 +171,20 @@ class RolloutService:
     def described(
         self,
         heads: Sequence[Rollout],
-        describe: Callable[[Rollout], Description],
+        describe: Callable[[Rollout, RolloutFigures], Description],
         kept: dict[tuple[str, int], Description],
     ) -> tuple[Description, ...]:
-        """Return ``describe`` of each rollout, up to date and with its members; ``heads`` may lack them.
+        """Return ``describe`` of each rollout, up to date, and its figures; ``heads`` may lack their members.
 
-        Of a rollout that is over nothing changes any more: its description is made once and ``kept``.
+        Of a rollout that is over nothing changes any more: its description is made once, of figures alone, and
+        ``kept``.
         """
-        missing = [one for one in heads if one.phase in OPEN_PHASES or (one.id, one.updated_ms) not in kept]
+        going = [one for one in heads if one.phase in OPEN_PHASES]
+        over = [one for one in heads if one.phase not in OPEN_PHASES and (one.id, one.updated_ms) not in kept]
+        whole = self.up_to_date(*self.ledger.whole(going))
         found: dict[str, Description] = {}
-        for one in self.up_to_date(*self.ledger.whole(missing)):
-            found[one.id] = describe(one)
+        for one, figures in (*((one, RolloutFigures.of(one)) for one in whole), *self.ledger.figures(over)):
+            found[one.id] = describe(one, figures)
             if one.phase not in OPEN_PHASES:
                 kept[one.id, one.updated_ms] = found[one.id]
         while len(kept) > _KEPT:

@@ -50,6 +50,7 @@ from server.errors import RolloutRefusedError, ServerError, UnknownRolloutError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.create import RolloutOptions
+from server.rollout.figures.members import RolloutFigures
 from server.rollout.model import OPEN_PHASES, MemberStanding, Rollout, RolloutPhase
 from server.rollout.regressions import holding
 from server.rollout.resuming import Foresight, How
@@ -322,8 +323,8 @@ def _cards(services: Services, kept: Kept[RolloutCard], asked: Asked) -> Page[Ro
     )  # fmt: skip
     held = {one.release: holding(verdicts, one.release) for one in found.rows if one.phase in OPEN_PHASES}
 
-    def card(rollout: Rollout) -> RolloutCard:
-        return rollout_card(rollout, now_ms, [verdict.id for verdict in held.get(rollout.release, ())])
+    def card(rollout: Rollout, figures: RolloutFigures) -> RolloutCard:
+        return rollout_card(rollout, now_ms, [verdict.id for verdict in held.get(rollout.release, ())], figures)
 
     made = {one.id: f"made {ago(one.created_ms, now_ms)}" for one in found.rows}
     cards = services.rollouts.described(found.rows, card, kept)

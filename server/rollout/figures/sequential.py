@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,15 +58,28 @@ def failing(rollout: Rollout) -> DeviceRate:
     return _shown(*_failures(rollout), _allowed(rollout), _risk(rollout))
 
 
+def failing_by(outcomes: Iterable[tuple[int, MemberStanding]], rollout: Rollout) -> DeviceRate:
+    """Return the same of a rollout without its members.
+
+    Args:
+        outcomes: group and standing of those that are judged, in the order in which they were assigned the release.
+        rollout: the rollout, which may lack its members.
+    """
+    passed = _passed(rollout)
+    found = [standing for group, standing in outcomes if group not in passed]
+    under_way = np.array([one in IN_FLIGHT for one in found], dtype=bool)
+    return _shown(np.array([float(one in IN_VAIN) for one in found]), under_way, _allowed(rollout), _risk(rollout))
+
+
 def disagreeing(rollout: Rollout) -> DeviceRate | None:
     """Return how far the release disagrees with the one before, by device; None without a shadow that judges."""
-    limit = _limit(rollout)
+    limit = judged_limit(rollout)
     return None if limit is None else _shown(*_shares(rollout), limit, _risk(rollout))
 
 
 def sure_stop(rollout: Rollout) -> Pause | None:
     """Return why a release surely fails or disagrees more often than allowed, None while that is not shown."""
-    limit, risk = _limit(rollout), _risk(rollout)
+    limit, risk = judged_limit(rollout), _risk(rollout)
     if _surely(_failures(rollout)[0], _allowed(rollout), risk):
         return Pause("error_evidence", f"it surely fails on more devices than allowed: {failing(rollout).text}")
     if limit is not None and _surely(_shares(rollout)[0], limit, risk):
@@ -93,7 +106,7 @@ def _shares(rollout: Rollout) -> tuple[Values, Mask]:
 def _counted(rollout: Rollout) -> Sequence[Member]:
     """Return the members that say something about the release, in the order of their assignment."""
     told = {MemberStanding.COMMITTED, *IN_VAIN, *IN_FLIGHT}
-    passed = {index for index, group in enumerate(rollout.groups) if group.skipped_by}
+    passed = _passed(rollout)
     found = [
         one for one in rollout.members
         if one.standing in told and one.group not in passed and not (one.tolerated or one.replaced_by)
@@ -101,18 +114,22 @@ def _counted(rollout: Rollout) -> Sequence[Member]:
     return sorted(found, key=lambda one: (one.assigned_ms, one.device))
 
 
+def _passed(rollout: Rollout) -> set[int]:
+    return {index for index, group in enumerate(rollout.groups) if group.skipped_by}
+
+
 def _allowed(rollout: Rollout) -> float:
     return max((group.error_ratio for group in rollout.groups), default=1.0)
 
 
-def _limit(rollout: Rollout) -> float | None:
+def judged_limit(rollout: Rollout) -> float | None:
     """Return which share of inputs may have two labels; None if that is not judged."""
     return None if rollout.shadow is None or rollout.shadow.max_ratio >= 1 else rollout.shadow.max_ratio
 
 
 def _risk(rollout: Rollout) -> float:
     """Return the risk of each of the tests, which share it."""
-    return RISK if _limit(rollout) is None else RISK / 2
+    return RISK if judged_limit(rollout) is None else RISK / 2
 
 
 def _ratio(member: Member) -> float | None:

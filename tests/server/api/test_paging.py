@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 
 from server.api import devices, health, rollouts
 from server.errors import CursorRefusedError
+from server.rollout.figures.members import FIRST
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
 from server.store.lists.paging import names_page
 from wire.messages import DeviceState, InstalledRelease, Reported, State
@@ -149,6 +151,23 @@ def test_the_devices_of_a_rollout_are_read_again_only_after_a_change(five: Memor
     for _ in range(3):
         assert client.get("/api/rollouts/r1").json()["committed"] == 2
     assert len(asked) == 2
+
+
+def test_a_list_does_not_read_the_devices_of_rollouts_that_are_over(five: MemoryFleet) -> None:
+    """Their figures come from the database as figures, with the few devices that it names, if it names all."""
+    add_rollout(five, "r1", 1)
+    add_rollout(five, "r2", 90)
+    read: list[int] = []
+
+    def note(_c: object, cursor: sqlite3.Cursor, statement: str, parameters: tuple[str, ...], *_rest: object) -> None:
+        if "rollout_members.retried_from" in statement:
+            read.append(len(cursor.connection.execute(statement, parameters).fetchall()))
+
+    sa.event.listen(five.app.parts.database.engine, "before_cursor_execute", note)
+    large, small = five.client().get("/api/rollouts").json()["rollouts"]
+    assert (large["committed"], large["devices"], large["members"]) == (90, 90, None)
+    assert (small["committed"], small["devices"], len(small["members"])) == (1, 1, 1)
+    assert read == [FIRST, 1]
 
 
 def add_rollout(fleet: MemoryFleet, number: str, count: int, phase: RolloutPhase = RolloutPhase.SUCCEEDED) -> None:
