@@ -356,9 +356,9 @@ def jobs_router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> API
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(auth.builder)])
 
     @routes.post("/api/jobs/lease", response_model=JobBody, responses={204: {"description": "no job"}})
-    def lease(body: WorkerBody) -> JobBody | Response:
+    def lease(body: WorkerBody, caller: Caller) -> JobBody | Response:
         """Lease a job; 204 when there is none."""
-        job = jobs.lease(body.worker, clock())
+        job = jobs.lease(body.worker, clock(), by=caller)
         return Response(status_code=204) if job is None else JobBody.of(job)
 
     @routes.post("/api/jobs/{job}/heartbeat")
@@ -367,15 +367,15 @@ def jobs_router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> API
         return JobBody.of(jobs.heartbeat(job, body.worker, clock()))
 
     @routes.post("/api/jobs/{job}/done")
-    def done(job: str, body: DoneBody) -> JobBody:
+    def done(job: str, body: DoneBody, caller: Caller) -> JobBody:
         """Finish a job with a release that is published already."""
         versions.release(body.release)
-        return JobBody.of(jobs.done(job, body.worker, body.release, body.certificate, clock()))
+        return JobBody.of(jobs.done(job, body.worker, body.release, body.certificate, clock(), by=caller))
 
     @routes.post("/api/jobs/{job}/failed")
-    def failed(job: str, body: FailedBody) -> JobBody:
+    def failed(job: str, body: FailedBody, caller: Caller) -> JobBody:
         """Finish a job without a release."""
-        return JobBody.of(jobs.failed(job, body.worker, body.code, body.text, clock()))
+        return JobBody.of(jobs.failed(job, body.worker, body.code, body.text, clock(), by=caller))
 
     @routes.get("/api/jobs/{job}/samples.zip")
     def samples(job: str) -> FileResponse:

@@ -342,7 +342,7 @@ class Fleet:
     def send_command(self, device: str, verb: str, arguments: Mapping[str, Json], ttl_s: float, *, by: By = "") -> str:
         """Send a command that expires after ``ttl_s``; return its id. It is not sent again: see ``command``.
 
-        ``by``: who asks for it; "" for the server itself, whose many requests are no acts of anybody.
+        ``by``: who asks for it; "" where the server asks many devices in one act, which the caller records.
 
         Raises:
             UnknownDeviceError: If there is none of that id.

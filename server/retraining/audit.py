@@ -17,6 +17,7 @@ from difflib import get_close_matches
 
 import sqlalchemy as sa
 
+from server.access.audit_log import record_act
 from server.drift.rows import device_attributes
 from server.errors import (
     AuditOffError,
@@ -27,7 +28,7 @@ from server.errors import (
     UnknownDeviceError,
 )
 from server.fleet.fleet import Device, Fleet
-from server.people import By
+from server.people import SERVER_ACTOR, By
 from server.registry.versions import Release, Versions
 from server.retraining.config import AuditConfig, RetrainingConfig
 from server.retraining.harm import DEVICE, AuditedSample, GroupRisk, LabelledScene, log_evidence, risk_of, scenes_of
@@ -108,7 +109,7 @@ class SteadyAudit:
         they show different scenes; else, and from an agent that refused a request as unreadable since it is too old for
         ratios, they are drawn from its next window. The device sends none if its owner does
         not allow it, and fewer if its budget of bytes ends; ``fleet.last_command(device, "samples")`` has its answer.
-        Asking again adds another request.
+        Asking again adds another request. It is an act of ``by``, "" for the server itself.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -140,7 +141,7 @@ class SteadyAudit:
         last = self.fleet.last_command(device, "samples")
         if images and not (last is not None and last.code == _UNREADABLE):
             limit = {"ratio": min(1.0, _AHEAD * count / images), "at_most": count}
-        self._ask(device, {"request": request, **limit}, budget_bytes, by)
+        self._ask(device, {"request": request, **limit}, budget_bytes, by or SERVER_ACTOR)
         return request
 
     def turn(self, now_ms: int) -> None:
@@ -311,6 +312,8 @@ class SteadyAudit:
         }  # fmt: skip
         with self.database.begin() as connection:
             store.put_audit(connection, row)
+            data: dict[str, Json] = {"devices": len(devices), "ratio": ratio}
+            record_act(connection, SERVER_ACTOR, "audit.ask", model, now_ms, data=data)
 
     def why_not(self, release: Release) -> str:
         """Return why no device that runs ``release`` is asked for samples, "" if they are (``LabelForm``)."""

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from server.access.audit_log import Also, act_of, nothing_else, record_act
 from server.errors import GateSplitUsedError, LeaseLostError, LookMissingError, UnknownJobError
 from server.ingest.faults import shortened
+from server.people import SERVER_ACTOR, By
 from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
 from server.store import retraining as store
@@ -118,15 +120,19 @@ class Jobs:
         job, look = secrets.token_hex(8), self.next_look(order.model, order.gate_split)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(self.folder / f"{job}.zip", samples)
-        row = {
+        row: dict[str, Json] = {
             "id": job, "retraining": order.retraining, "model": order.model, "base_release": order.base_release,
             "base_sha256": order.base_sha256, "cause": order.cause, "labelled": order.labelled,
             "samples_sha256": sha256_hex(samples), "state": "queued", "worker": "", "attempts": 0,
             "lease_until_ms": 0, "created_ms": now_ms, "ended_ms": 0, "release": "", "code": "", "text": "",
             "certificate": {}, "gate_split": order.gate_split, "look": look,
         }  # fmt: skip
+        data = {
+            name: row[name] for name in ("retraining", "model", "base_release", "labelled", "samples_sha256", "look")
+        }
         with self.database.begin() as connection:
             store.insert_job(connection, row)
+            record_act(connection, SERVER_ACTOR, "job.create", job, now_ms, data=data)
         return self.job(job)
 
     def job(self, job: str) -> TrainingJob:
@@ -149,10 +155,11 @@ class Jobs:
         with self.database.begin() as connection:
             return job_page(connection, model=model, state=state, limit=limit, cursor=cursor).of(_job)
 
-    def lease(self, worker: str, now_ms: int) -> TrainingJob | None:
+    def lease(self, worker: str, now_ms: int, *, by: By = "") -> TrainingJob | None:
         """Lease a job to ``worker``: its own if it has one (it was restarted), else the oldest that is not leased.
 
-        A job that its worker resumes counts as another attempt: the job may have crashed the worker.
+        A job that its worker resumes counts as another attempt: the job may have crashed the worker. ``by``: the
+        account that asks.
         """
         with self.database.begin() as connection:
             while (row := store.free_job(connection, worker, now_ms)) is not None:
@@ -161,12 +168,16 @@ class Jobs:
                 if attempts > self.config.attempts:
                     text = f"tried {row['attempts']} times, and no worker came to an end"
                     ended: dict[str, object] = {"state": "failed", "code": "abandoned", "text": text}
-                    store.change_job(connection, row["id"], was, {**ended, "ended_ms": now_ms})
+                    if store.change_job(connection, row["id"], was, {**ended, "ended_ms": now_ms}):
+                        data: dict[str, Json] = {"code": "abandoned", "worker": str(row["worker"])}
+                        record_act(connection, SERVER_ACTOR, "job.fail", str(row["id"]), now_ms, data=data)
                     continue
                 values: dict[str, object] = {
                     "state": "leased", "worker": worker, "lease_until_ms": self._until_ms(now_ms), "attempts": attempts,
                 }  # fmt: skip
                 if store.change_job(connection, row["id"], was, values):
+                    data = {"worker": worker, "attempt": attempts}
+                    record_act(connection, by, "job.lease", str(row["id"]), now_ms, data=data)
                     return _job({**row, **values})
         return None
 
@@ -179,8 +190,10 @@ class Jobs:
         """
         return self._change(job, worker, {"lease_until_ms": self._until_ms(now_ms)})
 
-    def done(self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int) -> TrainingJob:
-        """Finish a job with the result ``release``; repeating the call changes nothing.
+    def done(
+        self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int, *, by: By = ""
+    ) -> TrainingJob:
+        """Finish a job with the result ``release``, which ``by`` hands in; repeating the call changes nothing.
 
         Raises:
             UnknownJobError: If there is no such job.
@@ -200,10 +213,11 @@ class Jobs:
             "look": max(known.look, look if isinstance(look, int) else 0),
             "gate_split": split[:64] if isinstance(split, str) and split else known.gate_split,
         }  # fmt: skip
-        return self._change(job, worker, values)
+        data: dict[str, Json] = {"worker": worker, "release": release, "look": int(str(values["look"]))}
+        return self._change(job, worker, values, act_of(by, "job.done", job, now_ms, data))
 
-    def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> TrainingJob:
-        """Finish a job as failed; the code ``released`` only returns it to the queue.
+    def failed(self, job: str, worker: str, code: str, text: str, now_ms: int, *, by: By = "") -> TrainingJob:
+        """Finish a job as failed, as ``by`` says; the code ``released`` only returns it to the queue.
 
         Raises:
             UnknownJobError: If there is no such job.
@@ -211,9 +225,11 @@ class Jobs:
         """
         if code == RELEASED:
             attempts = max(self.job(job).attempts - 1, 0)
-            return self._change(job, worker, {"state": "queued", "worker": "", "attempts": attempts})
+            returned = act_of(by, "job.return", job, now_ms, {"worker": worker})
+            return self._change(job, worker, {"state": "queued", "worker": "", "attempts": attempts}, returned)
         values = {"state": "failed", "code": code[:64], "text": shortened(text, _MAX_TEXT), "ended_ms": now_ms}
-        return self._change(job, worker, values)
+        data: dict[str, Json] = {"worker": worker, "code": code[:64]}
+        return self._change(job, worker, values, act_of(by, "job.fail", job, now_ms, data))
 
     def withdraw(self, job: str, now_ms: int) -> None:
         """End a job that is no longer needed, unless it is over; its worker loses the lease at the next heartbeat."""
@@ -237,9 +253,13 @@ class Jobs:
     def _until_ms(self, now_ms: int) -> int:
         return now_ms + int(self.config.lease_s * 1000)
 
-    def _change(self, job: str, worker: str, values: Mapping[str, object]) -> TrainingJob:
+    def _change(
+        self, job: str, worker: str, values: Mapping[str, object], also: Also = nothing_else
+    ) -> TrainingJob:  # fmt: skip
         with self.database.begin() as connection:
             changed = store.change_job(connection, job, {"state": "leased", "worker": worker}, values)
+            if changed:
+                also(connection)
         if not changed:
             message = f"Expected job {job} leased to {worker[:60]!r}, it is {self.job(job).state}: drop it"
             raise LeaseLostError(message)

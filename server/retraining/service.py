@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from server.access.audit_log import act_of
+from server.access.audit_log import act_of, record_act
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.drift.places import Places, PlaceState
 from server.drift.verdicts import VerdictKind
@@ -53,6 +53,7 @@ from wire.codec import Json
 from wire.messages import Severity
 
 _LOG = logging.getLogger(__name__)
+_NAMED = 20  # devices in the record of an act
 _SAMPLE_TTL_S = 3_600.0
 _MOST_WATCHED = 5_000
 _AUDITED_EVERY_MS = 60_000
@@ -317,6 +318,10 @@ class RetrainingService:
         models = {one.name: one.model for one in self.versions.releases()}
         asked = [one for one in map(self.fleet.device, trigger.devices)
                  if models.get(one.release, trigger.model) == trigger.model]  # fmt: skip
+        names: dict[str, Json] = {"devices": len(asked), "first": [one.device for one in asked[:_NAMED]]}
+        with self.events.database.begin() as connection:  # before any is asked: pictures leave a device
+            record_act(connection, SERVER_ACTOR, "retraining.ask", str(trigger.id), now_ms,
+                       data={"model": trigger.model, "samples": config.samples_per_request, **names})  # fmt: skip
         for known in asked:
             device = known.device
             if known.desired is None or known.desired.config.get(SETTING) != allowed_bytes:

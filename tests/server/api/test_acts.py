@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from server.access.tokens import TokenOrder
 from server.errors import DatabaseRefusedError
+from server.retraining.jobs import JobOrder
 from server.store.people import audit_log
 from wire.canonical import sha256_hex
 from wire.tuf_target import TargetCustom, target_path
@@ -127,3 +128,39 @@ def test_the_log_is_asked_by_person_act_subject_and_time(busy: MemoryFleet) -> N
     assert acts(f"act=release&limit=1&cursor={newest['next']}") == [("release.publish", "m-1")]
     assert client.get("/api/acts?after=1&person=build").status_code == 422
     assert client.get("/api/acts?cursor=nonsense").json()["code"] == "cursor_refused"
+
+
+def test_the_life_of_a_job_is_in_the_log(busy: MemoryFleet) -> None:
+    """Made by the server, leased, returned, leased again and failed by a build host; nothing to lease is no act."""
+    jobs, client = busy.app.parts.retraining.jobs, busy.client("builder")
+    assert client.post("/api/jobs/lease", json={"worker": "w1"}).status_code == 204
+    order = JobOrder(retraining=1, model="m", base_release="m-1", base_sha256="0" * 64, cause="x", labelled=3)
+    job = jobs.create(order, b"zip", busy.clock()).id
+    for path, body in (
+        ("lease", {}), (f"{job}/heartbeat", {}), (f"{job}/failed", {"code": "released"}), ("lease", {}),
+        (f"{job}/failed", {"code": "gate_fail"}),
+    ):  # fmt: skip
+        assert client.post(f"/api/jobs/{path}", json={"worker": "w1", **body}).is_success
+    assert client.post(f"/api/jobs/{job}/failed", json={"worker": "w2", "code": "late"}).status_code == 409
+    acts = [
+        (one.act, one.account, one.data.get("worker")) for one in busy.app.parts.acts.after(0, 99) if one.subject == job
+    ]
+    assert acts == [("job.create", "server", None)] + [
+        (f"job.{act}", "builder", "w1") for act in ("lease", "return", "lease", "fail")
+    ]
+
+
+def test_a_job_that_ends_without_its_record_does_not_end(busy: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are one transaction."""
+    jobs = busy.app.parts.retraining.jobs
+    order = JobOrder(retraining=1, model="m", base_release="m-1", base_sha256="0" * 64, cause="x", labelled=3)
+    job = jobs.create(order, b"zip", busy.clock()).id
+    jobs.lease("w", busy.clock(), by="build")
+
+    def full(*_: object) -> None:
+        raise sa.exc.OperationalError("INSERT", {}, Exception("database or disk is locked"))
+
+    monkeypatch.setattr(audit_log, "append_act", full)
+    with pytest.raises(DatabaseRefusedError):
+        jobs.done(job, "w", "m-2", {}, busy.clock(), by="build")
+    assert jobs.job(job).state == "leased"

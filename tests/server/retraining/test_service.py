@@ -67,8 +67,17 @@ def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
     trigger = site.service.triggers.all()[0].id
     site.service.approve(trigger, by="ada")
     assert turns(site) == "proposed"
-    (act,) = AuditLog(site.service.triggers.database).latest(1)
+    made, act = AuditLog(site.service.triggers.database).latest(2)
     assert (act.act, act.account, act.subject) == ("retraining.approve", "ada", str(trigger))
+    assert (made.act, made.account, made.data["retraining"]) == ("job.create", "server", trigger)
+
+
+def test_asking_devices_for_pictures_is_an_act_of_the_server(site: Site) -> None:
+    """One record for all that are asked, with how many and which."""
+    site.alarm(3)
+    turns(site)
+    acts = [one for one in AuditLog(site.service.triggers.database).after(0, 99) if one.act == "retraining.ask"]
+    assert [(one.account, one.data["devices"], one.data["first"]) for one in acts] == [("server", 2, ["d1", "d2"])]
 
 
 def test_a_scene_that_is_seen_often_is_one_observation(site: Site) -> None:

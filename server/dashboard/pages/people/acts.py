@@ -131,6 +131,8 @@ def act_row(one: RecordedAct) -> ActRow:
 def subject_page(one: RecordedAct) -> str:
     """Return the address of the page of what an act concerns, "" if there is none."""
     kind = one.act.partition(".")[0]
+    if one.act == "audit.ask":
+        return "/samples"
     if kind == "token":
         return page_of("token", str(one.data.get("id") or ""))
     if kind in {"login", "logout"}:
