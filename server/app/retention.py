@@ -18,6 +18,7 @@ from server.store.commissions import delete_commissions_before, delete_model_cha
 from server.store.database import Database
 from server.store.events import ACT, delete_events_before
 from server.store.fleet import delete_claims_before, delete_commands_before
+from server.store.labels.answers import delete_leases_before
 from server.store.monitoring.alarms import delete_alarms_before, delete_paths_before, delete_shares_before
 from server.store.monitoring.alerts import (
     delete_alert_acts_before,
@@ -120,7 +121,10 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "evidence": [Deleted(delete_evidence_before, "of slots before")],
     "heartbeat": [Stays("one row")],
     "jobs": [Stays("lineage: from which samples and base a release was trained, and how it was judged")],
+    "label_answers": [Stays("who labelled an image how: labels and the agreement of people rest on them")],
     "label_changes": [Stays("who labelled an image how: labels, audits and releases rest on it")],
+    "label_leases": [Deleted(delete_leases_before, "that ended before")],
+    "label_marks": [Stays("why an image can't be labelled: one for each that a person has marked")],
     "model_changes": [Deleted(delete_model_changes_before, "replaced before by a later one to the same model")],
     "paused_for": [Deleted(delete_paused_before, "of verdicts that are gone")],
     "places": [Deleted(delete_places_before, "of verdicts that are gone, unless they decide something")],

@@ -163,12 +163,8 @@ def _harm(group: GroupRisk) -> Status:
     return Status("within what is allowed", Tone.GOOD) if within else Status("not shown either way", Tone.CALM)
 
 
-def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
-    """Return the card of one sample; ``form`` are the labels that fit the model that took it.
-
-    It says when the sample was taken, not how long ago: a list is built anew when its text changes, and a click that
-    was under way to a button of before is lost.
-    """
+def guess_text(sample: StoredSample, form: LabelForm) -> str:
+    """Return what the model said of a sample, in words."""
     known = 0 <= sample.predicted < len(form.classes)
     name = form.classes[sample.predicted] if known else f"class {sample.predicted}"
     guess = f"{name}, {100 * sample.confidence:.0f} % sure"
@@ -178,6 +174,16 @@ def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
         guess = f"predicts {', '.join(form.values)}"
     elif sample.predicted < 0:
         guess = "no prediction"
+    return guess
+
+
+def sample_card(sample: StoredSample, form: LabelForm) -> SampleCard:
+    """Return the card of one sample; ``form`` are the labels that fit the model that took it.
+
+    It says when the sample was taken, not how long ago: a list is built anew when its text changes, and a click that
+    was under way to a button of before is lost.
+    """
+    guess = guess_text(sample, form)
     if sample.claimed:
         guess = f"{guess}; a user says {sample.claimed}"
     return SampleCard(

@@ -22,6 +22,7 @@ def mount(app: FastAPI, services: Services) -> None:
         alerts,
         device,
         events,
+        label,
         overview,
         retraining,
         rollouts,
@@ -36,7 +37,9 @@ def mount(app: FastAPI, services: Services) -> None:
     samples.add_images(app, services, sessions)
     acts.add_export(app, services, sessions)
     pages = Pages(services, sessions)
-    for page in (account, overview, alerts, device, rollouts, events, samples, sample, retraining, users, tokens, acts):
+    for page in (
+        account, overview, alerts, device, rollouts, events, samples, sample, label, retraining, users, tokens, acts,
+    ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

@@ -19,6 +19,7 @@ from server.registry.lineage import served_by
 from server.retraining.labelling import LabelForm
 from server.store import registry as store
 from server.store.database import Database
+from server.store.labels.answers import adopt_answers
 from server.store.lists.paging import Page
 from server.store.lists.registry import release_page
 from server.store.retraining import adopt_samples
@@ -120,6 +121,7 @@ class Versions:
             store.put_release(connection, row)
             if known is None and custom.artifact_sha256:
                 adopt_samples(connection, custom.artifact_sha256, custom.model, now_ms)
+                adopt_answers(connection, custom.artifact_sha256, custom.model)
             if known is None and by:
                 data = {"target": custom.target, "sha256": sha256}
                 record_act(connection, by, "release.publish", str(row["name"]), now_ms, data=data)

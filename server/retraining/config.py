@@ -45,6 +45,8 @@ class RetrainingConfig:
     enabled: whether verdicts start a retraining at all.
     sample_bytes_per_day: limit of a drifted device's uploads; 0: nothing leaves a device unless somebody opts in.
     persisted_windows: how many windows an alarm must last.
+    second_person: share of the images that two people label, each without the other's answer, 0..1; classes only. Their
+    label counts once two have given the same one. second_person_models: other shares for some models, by name.
     min_labelled: the least number of distinct labelled samples; training and gates mean little with fewer.
     source_block_s: samples of one device in one block of this length are one source: frames of one scene, which count
     as one observation and are never in two splits; 0: every sample is its own (for frames drawn at random).
@@ -69,6 +71,8 @@ class RetrainingConfig:
     enabled: bool = True
     sample_bytes_per_day: Bytes = 0
     persisted_windows: Annotated[int, Bound(0, 10**6)] = 3
+    second_person: Share = 0.0
+    second_person_models: Mapping[str, Share] = field(default_factory=dict)
     min_labelled: Annotated[int, Bound(0, 10**9)] = 200
     source_block_s: Wait = 600.0
     harm_margin: Share = 0.02
@@ -88,3 +92,7 @@ class RetrainingConfig:
     attempts: Annotated[int, Bound(1, 1_000)] = 3
     max_sample_bytes: Annotated[int, Bound(0, 10**15, above=True)] = 2 * 1024 * 1024
     max_device_bytes_per_day: Bytes = 64 * 1024 * 1024
+
+    def share_for_two(self, model: str) -> float:
+        """Return the share of the images of ``model`` that two people label, 0..1."""
+        return self.second_person_models.get(model, self.second_person)

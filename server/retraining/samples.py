@@ -4,8 +4,9 @@ An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary fil
 a model and the image: every sample of both, from any device, gets the label, and another model that saw the same image
 has labels of its own, as its question is another. A label must fit the model that took the sample, a class or numbers:
 a typing error would fail the job that trains with it. The label that a device's user gave with a correction is only a
-claim, shown to the person who labels. Images that nobody labels expire, the oldest first; the file stays as long as a
-sample of any model shows it.
+claim, shown to the person who labels. Of images that two people label (``[retraining] second_person``) the label is
+the one that two have given: until then they have none, so that nothing is trained or judged with it. Images that nobody
+labels expire, the oldest first; the file stays as long as a sample of any model shows it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import sqlalchemy as sa
 
 from server.access.audit_log import record_act
 from server.errors import LabelRefusedError, LabelTakenError, SampleRefusedError, ServerError, UnknownSampleError
-from server.people import By, actor_of
+from server.people import ActorKind, By, actor_of
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import AuditedSample
 from server.retraining.labelling import LabelForm
+from server.retraining.labels.agreement import LabelAnswer, for_two, settled
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.labels import answers as answers_store
 from server.store.lists import learning as lists
 from server.store.lists.paging import Page
 from wire.canonical import sha256_hex
@@ -49,6 +52,9 @@ _MAX_LABEL = 100
 _MAX_KEY = 64
 _LANES = ("audit", "drift", "correction")
 _SERVER = "the server"
+UNSURE, BROKEN = "unsure", "broken"
+MARKS = {UNSURE: "can't tell", BROKEN: "picture broken"}
+"""Why an image can't be labelled, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,42 +252,37 @@ class SampleStore:
             message = f"Expected the image of sample {sample.id}, got: {error.strerror}"
             raise UnknownSampleError(message) from error
 
-    def label(self, sample: int, label: str, by: By, now_ms: int, *, replaces: str | None = None) -> StoredSample:
+    def label(
+        self, sample: int, label: str, by: By, now_ms: int, *, replaces: str | None = None, seen: bool = False
+    ) -> StoredSample:  # fmt: skip
         """Label a sample's image for its model; return the sample with its label.
 
-        That may be an equal one of another person. Samples of other models keep what they have.
+        That may be an equal one of another person. Samples of other models keep what they have. An image that two
+        people label has none until two have given the same one.
 
         A label is never replaced unawares: whoever changes one names it in ``replaces``, and what it was is kept
-        (``changes``).
+        (``changes``). ``seen``: whether the person had the model's answer in view.
 
         Raises:
             UnknownSampleError: If there is no such sample.
             LabelRefusedError: If the label is empty, too long, or does not fit the model that took the sample; if
-                ``by`` names nobody; or if there is no label to replace.
+                ``by`` names nobody, or nobody that was proved where two people label; or if there is no label to
+                replace.
             LabelTakenError: If the image has another label than ``label`` and ``replaces``.
         """
         known, label = self.sample(sample), label.strip()
-        who = " ".join(actor_of(by).name.split())[:_MAX_LABEL] if by else ""
-        if not who:
-            message = "Expected the name of the person who labels, got none: it stays with the label"
-            raise LabelRefusedError(message)
+        who = self._labeller(by)
         if not label or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
             raise LabelRefusedError(message)
         if problem := self.form_of(known.artifact_sha256, known.model).problem(label):
             raise LabelRefusedError(problem)
-        values = {"label": label, "label_by": who, "labelled_ms": now_ms}
-        change = {"new_label": label, "changed_by": who, "changed_ms": now_ms}
+        if self.of_two(known):
+            return self._label_of_two(known, label, by, now_ms, replaces=replaces, seen=seen)
         with self.database.begin() as connection:
-            labelled = False
-            if replaces is None:
-                labelled = store.label_image(connection, known.model, known.sha256, None, values)
-            elif replaces != label and store.keep_label(connection, known.model, known.sha256, replaces, change):
-                labelled = store.label_image(connection, known.model, known.sha256, replaces, values)
-                if not labelled:  # another change was faster: nothing of this one is kept
-                    row = store.known_label(connection, known.model, known.sha256)
-                    raise _taken(known if row is None else stored_sample(row), replaces)
+            labelled = self._set_label(connection, known, label, who, now_ms, replaces)
             if labelled:
+                self._answer(connection, known, who, label, now_ms, blind=replaces is None, seen=seen)
                 data = {"label": label, "was": replaces or "", "model": known.model, "image": known.sha256}
                 record_act(connection, by, "sample.label", str(sample), now_ms, data=data)
         found = self.sample(sample)
@@ -291,6 +292,149 @@ class SampleStore:
         if found.label != label:
             raise _taken(found, replaces)
         return found
+
+    def of_two(self, sample: StoredSample) -> bool:
+        """Return whether two people label the sample's image: classes alone, numbers of two people rarely equal."""
+        share = self.config.share_for_two(sample.model)
+        if not share or not for_two(sample.model, sample.sha256, share):
+            return False
+        return not self._known_form(sample.artifact_sha256, sample.model).values
+
+    def answers(self, sample: StoredSample) -> tuple[LabelAnswer, ...]:
+        """Return what each person has labelled the sample's image as, the first first."""
+        with self.database.begin() as connection:
+            return tuple(map(answer_of, answers_store.answers_of(connection, sample.model, sample.sha256)))
+
+    def take_back(self, sample: int, by: By, now_ms: int) -> StoredSample:
+        """Take back what ``by`` has labelled a sample's image as; return the sample.
+
+        The label goes if it was that person's, and is kept (``changes``).
+
+        Raises:
+            UnknownSampleError: If there is no such sample.
+            LabelRefusedError: If the person has not labelled it, or ``by`` names nobody.
+            LabelTakenError: If another person has changed the label since.
+        """
+        known, who = self.sample(sample), self._labeller(by)
+        with self.database.begin() as connection:
+            answers_store.lock_image(connection, known.model, known.sha256)
+            if not answers_store.take_answer_back(connection, known.model, known.sha256, who):
+                message = f"Expected a sample that {who} has labelled, got sample {sample}: change its label instead"
+                raise LabelRefusedError(message)
+            row = store.known_label(connection, known.model, known.sha256)
+            if row is not None and self.of_two(known):
+                self._settle_image(connection, known, who, now_ms)
+            elif row is not None:
+                if row["label_by"] != who:
+                    raise _taken(stored_sample(row), None)
+                self._set_label(connection, known, "", who, now_ms, row["label"])
+            data = {"label": "" if row is None else row["label"], "model": known.model, "image": known.sha256}
+            record_act(connection, by, "sample.take_back", str(sample), now_ms, data=data)
+        return self.sample(sample)
+
+    def mark(self, sample: int, mark: str, by: By, now_ms: int) -> None:
+        """Say why a sample's image can't be labelled, by one of ``MARKS``; "" takes the mark off.
+
+        A marked image waits for nobody's label until it gets one, or the mark is taken off.
+
+        Raises:
+            UnknownSampleError: If there is no such sample.
+            LabelRefusedError: If it has a label, the mark is none of ``MARKS``, or ``by`` names nobody.
+        """
+        known, who = self.sample(sample), self._labeller(by)
+        if mark and mark not in MARKS:
+            raise LabelRefusedError(f"Expected a mark ({', '.join(MARKS)}), got {mark[:40]!r}")
+        with self.database.begin() as connection:
+            answers_store.lock_image(connection, known.model, known.sha256)
+            row = store.known_label(connection, known.model, known.sha256)
+            if row is not None:
+                message = f"Expected a sample without a label to mark, got one labelled {row['label']!r}"
+                raise LabelRefusedError(f"{message}: take the label back first, or change it")
+            answers_store.put_mark(connection, known.model, known.sha256, mark, who, now_ms)
+            data = {"mark": mark, "model": known.model, "image": known.sha256}
+            record_act(connection, by, "sample.mark", str(sample), now_ms, data=data)
+
+    def _labeller(self, by: By) -> str:
+        """Return the name that stays with a label.
+
+        Raises:
+            LabelRefusedError: If ``by`` names nobody.
+        """
+        who = " ".join(actor_of(by).name.split())[:_MAX_LABEL] if by else ""
+        if not who:
+            message = "Expected the name of the person who labels, got none: it stays with the label"
+            raise LabelRefusedError(message)
+        return who
+
+    def _label_of_two(
+        self, known: StoredSample, label: str, by: By, now_ms: int, *, replaces: str | None, seen: bool
+    ) -> StoredSample:  # fmt: skip
+        """Store what a person labels an image as that two people label; it gets the label that two have given."""
+        actor = actor_of(by)
+        if actor.kind is not ActorKind.USER:
+            message = (
+                f"Expected a person for an image that two people label ([retraining] second_person), got {actor.name}, "
+                "whom nobody proved: log in by name, or use a personal token"
+            )
+            raise LabelRefusedError(message)
+        with self.database.begin() as connection:
+            answers_store.lock_image(connection, known.model, known.sha256)
+            row = store.known_label(connection, known.model, known.sha256)
+            was = None if row is None else str(row["label"])
+            if row is not None and was not in (label, replaces):
+                raise _taken(stored_sample(row), replaces)
+            if row is not None and not answers_store.answers_of(connection, known.model, known.sha256):
+                # labelled before two people were wanted: the first of the two
+                self._answer(connection, known, row["label_by"], str(was), int(row["labelled_ms"]), blind=True)
+            self._answer(connection, known, actor.name, label, now_ms, blind=row is None, seen=seen)
+            now = self._settle_image(connection, known, actor.name, now_ms)
+            data = {"label": label, "was": was or "", "now": now, "model": known.model, "image": known.sha256}
+            record_act(connection, by, "sample.label", str(known.id), now_ms, data=data)
+        return self.sample(known.id)
+
+    @staticmethod
+    def _answer(  # noqa: PLR0913 - who labels what as what, when, knowing what
+        connection: sa.Connection, known: StoredSample, who: str, label: str, now_ms: int, *, blind: bool,
+        seen: bool = False,
+    ) -> None:  # fmt: skip
+        """Store what a person labels an image as; it is marked no more, and kept for that person no more."""
+        model, sha256, first = known.model, known.sha256, label if blind else ""
+        answers_store.put_answer(connection, model, sha256, who, label, now_ms, first=first, seen=seen)
+        answers_store.put_mark(connection, model, sha256, "", who, now_ms)
+        answers_store.end_leases(connection, who, model, sha256)
+
+    def _settle_image(self, connection: sa.Connection, known: StoredSample, who: str, now_ms: int) -> str:
+        """Give an image that two people label the label that two have given, or take it off; return it."""
+        row = store.known_label(connection, known.model, known.sha256)
+        was = None if row is None else str(row["label"])
+        found = answers_store.answers_of(connection, known.model, known.sha256)
+        label = settled(one["label"] for one in found)
+        if label != (was or ""):
+            people = ", ".join(one["person"] for one in found if one["label"] == label)[:_MAX_LABEL]
+            self._set_label(connection, known, label, people or who, now_ms, was)
+        return label
+
+    @staticmethod
+    def _set_label(
+        connection: sa.Connection, known: StoredSample, label: str, who: str, now_ms: int, replaces: str | None
+    ) -> bool:  # fmt: skip
+        """Set the label of an image in place of ``replaces``, "": take it off; return whether it was so.
+
+        Raises:
+            LabelTakenError: If another change was faster: nothing of this one is kept.
+        """
+        values: dict[str, object] = {"label": label, "label_by": who, "labelled_ms": now_ms}
+        if not label:
+            values = {"label": None, "label_by": None, "labelled_ms": 0}
+        if replaces is None:
+            return store.label_image(connection, known.model, known.sha256, None, values)
+        change = {"new_label": label, "changed_by": who, "changed_ms": now_ms}
+        if replaces == label or not store.keep_label(connection, known.model, known.sha256, replaces, change):
+            return False
+        if not store.label_image(connection, known.model, known.sha256, replaces, values):
+            row = store.known_label(connection, known.model, known.sha256)
+            raise _taken(known if row is None else stored_sample(row), replaces)
+        return True
 
     def changes(self, sample: int) -> tuple[LabelChange, ...]:
         """Return what the label of a sample's image was before, the first change first.
@@ -359,7 +503,8 @@ class SampleStore:
         with self._files:
             for lane in _LANES:
                 with self.database.begin() as connection:
-                    unneeded += store.expire_samples(connection, lane, self.config.max_waiting, now_ms)
+                    answered = answers_store.has_answer()  # what a person has looked at stays
+                    unneeded += store.expire_samples(connection, lane, self.config.max_waiting, now_ms, answered)
             for sha256 in unneeded:
                 for extension in EXTENSIONS.values():
                     (self.folder / f"{sha256}.{extension}").unlink(missing_ok=True)
@@ -396,6 +541,11 @@ def _taken(found: StoredSample, replaces: str | None) -> LabelTakenError:
     return LabelTakenError(
         f"{message}: to change that, replace {found.label!r} (on the sample's page, or by `replaces`)"
     )
+
+
+def answer_of(row: sa.RowMapping) -> LabelAnswer:
+    """Return the answer in a row of the store."""
+    return LabelAnswer(**{name: row[name] for name in LabelAnswer.__dataclass_fields__})
 
 
 def stored_sample(row: sa.RowMapping) -> StoredSample:

@@ -221,12 +221,14 @@ def one_sample(connection: sa.Connection, sample: int) -> sa.RowMapping | None:
     return connection.execute(query).mappings().first()
 
 
-def expire_samples(connection: sa.Connection, lane: str, kept: int, now_ms: int) -> list[str]:
-    """Mark all but the newest ``kept`` images of ``lane`` that wait for a label as expired.
+def expire_samples(
+    connection: sa.Connection, lane: str, kept: int, now_ms: int, needed: sa.ColumnElement[bool]
+) -> list[str]:  # fmt: skip
+    """Mark all but the newest ``kept`` images of ``lane`` that wait for a label as expired, but those ``needed``.
 
     Return the digests of those that no other sample has, such as another model's: their files are needed no more.
     """
-    waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0)
+    waiting = sa.and_(SAMPLES.c.label.is_(None), SAMPLES.c.expired_ms == 0, ~needed)
     newest = sa.func.max(SAMPLES.c.id)
     image = (SAMPLES.c.model, SAMPLES.c.sha256)
     query = sa.select(*image).where(waiting, SAMPLES.c.lane == lane).group_by(*image)

@@ -24,6 +24,8 @@ PAGES = (
     "/events",
     "/samples",
     "/samples/1",
+    "/label",
+    "/label?model=digits",
     "/retraining",
     "/account",
     "/users",

@@ -111,6 +111,7 @@ class Labelling:
             return
         more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
         ui.label(f"{more} images wait. Enter what the image shows, not what the model predicts.").classes("tf-muted")
+        ui.link("Label one at a time, by keys", "/label").classes("tf-link")
         with ui.element("div").classes("tf-samples"):
             for card in waiting.cards:
                 with ui.element("article").classes("tf-card tf-sample"):

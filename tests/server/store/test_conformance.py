@@ -35,10 +35,11 @@ from server.store import (
     suspects,
 )
 from server.store.database import Database, open_database
+from server.store.labels import answers
 from server.store.monitoring import alarms, alerts, checkpoints, evidence, ingest, spans, usage, windows
 
 DOMAINS: tuple[ModuleType, ...] = (
-    alarms, alerts, certificates, checkpoints, commissions, events, evidence, fleet, heartbeat, ingest, places,
+    alarms, alerts, answers, certificates, checkpoints, commissions, events, evidence, fleet, heartbeat, ingest, places,
     registry, retraining, rollouts, spans, suspects, usage, windows,
 )  # fmt: skip
 DEVICES = ("cam-10", "cam2", "Cam-3", "cam_4")
@@ -334,6 +335,45 @@ def releases(said: Protocol) -> None:
     said.ask(rollouts.paused_for)
 
 
+def labels(said: Protocol) -> None:
+    """Answers of people to the samples of ``learning``, leases and marks."""
+    said.called.add(answers.has_answer)
+    said.ask(answers.lock_image, "x", "q")
+    for person, label, first in (("anna", "1", "1"), ("Ben", "2", "2"), ("anna", "3", ""), ("cy", "2", "")):
+        said.ask(answers.put_answer, "x", "q", person, label, LATE_MS, first=first, seen=person == "cy")
+    for image, model in (("q", "x"), ("p", "x"), ("q", "model")):
+        said.ask(answers.put_answer, model, image, "dan", "2", 7, first="2")
+    said.ask(answers.take_answer_back, "x", "q", "cy")
+    said.ask(answers.take_answer_back, "x", "q", "cy")
+    said.ask(answers.answers_of, "x", "q")
+    said.ask(answers.unsettled_answers)
+    said.ask(answers.unsettled_answers, "x")
+    said.ask(answers.twice_answered, "x", 5)
+    said.ask(answers.put_mark, "x", "q", "broken", "anna", 5)
+    said.ask(answers.put_mark, "x", "q", "unsure", "anna", 6)
+    said.ask(answers.put_mark, "x", "p", "unsure", "anna", 6)
+    said.ask(answers.put_mark, "x", "p", "", "anna", 7)
+    for model in ("x", ""):
+        said.ask(answers.marked_samples, model, 5)
+    said.ask(answers.models_waiting)
+    for person, devices in (("dan", ()), ("eve", ()), ("eve", DEVICES[:2])):
+        said.ask(answers.waiting_images, model="x", person=person, devices=devices, since_ms=0, limit=9)
+    place = {"model": "x", "sha256": "p", "place": 0}
+    said.ask(answers.renew_lease, place, "anna", 1, LATE_MS)
+    said.ask(answers.insert_lease, place, "anna", 50)
+    said.ask(answers.renew_lease, place, "Ben", 50, LATE_MS)
+    said.ask(answers.renew_lease, place, "Ben", 51, LATE_MS)
+    said.ask(answers.renew_own_lease, "x", "p", "anna", 60)
+    said.ask(answers.renew_own_lease, "x", "p", "Ben", 60)
+    said.ask(answers.insert_lease, {**place, "place": 1}, "anna", 50)
+    said.ask(answers.leases_now, "x", 55)
+    said.ask(answers.end_leases, "anna", "x", "q")
+    said.ask(answers.delete_leases_before, 55, 9)
+    said.ask(answers.end_leases, "Ben")
+    said.ask(answers.adopt_answers, "x", "model")
+    said.ask(answers.answers_of, "model", "q")
+
+
 def learning(said: Protocol) -> None:
     """Samples, labels, claims, audits, jobs and triggers."""
     for number, (device, image, lane) in enumerate(itertools.product(DEVICES[:2], "pqr", ("audit", "correction"))):
@@ -373,8 +413,9 @@ def learning(said: Protocol) -> None:
     said.ask(retraining.last_labelled, 4)
     said.ask(retraining.labelled_samples, DEVICES, 0, "x")
     said.ask(retraining.newest_labelled, "audit", "x", ["cam2"], 5)
-    said.ask(retraining.expire_samples, "audit", 1, 60)
+    said.ask(retraining.expire_samples, "audit", 1, 60, answers.has_answer())
     said.ask(retraining.count_samples, expired_since_ms=0)
+    labels(said)
     said.ask(retraining.adopt_samples, "x", "model", 70)
     for ratio in (0.1, 1 / 3):
         said.ask(retraining.put_audit, made(retraining.AUDITS, model="model", ratio=ratio))
