@@ -31,7 +31,8 @@ from wire.errors import MessageError
 __all__ = [
     "AlertActInfo", "AlertDeliveryInfo", "AlertInfo", "AlertRouteInfo",
     "AuditInfo", "ClaimChangeInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo",
-    "FleetClient", "FleetStatus", "GroupRiskInfo", "LabelChangeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo",
+    "FleetClient", "FleetStatus", "GivenSampleInfo", "GroupRiskInfo", "LabelChangeInfo", "LineageActInfo",
+    "LineageEdgeInfo", "LineageInfo", "LineageNodeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "ReleaseRunInfo",
     "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
 ]  # fmt: skip
 
@@ -509,6 +510,88 @@ class AlertRouteInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineageActInfo:
+    """What somebody did about a node: the code in the log of acts, who, when, and why ("" for no reason)."""
+
+    at_ms: int = 0
+    by: str = ""
+    act: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageNodeInfo:
+    """One thing; edges name it ``kind:id``. ``known``: False for what the server does not know, as ``words`` says."""
+
+    kind: str = ""
+    id: str = ""
+    words: str = ""
+    link: str = ""
+    at_ms: int = 0
+    known: bool = True
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    acts: tuple[LineageActInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageEdgeInfo:
+    """``target`` came of ``source``: how (``words``), and where that is known from."""
+
+    source: str = ""
+    target: str = ""
+    words: str = ""
+    known_from: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageInfo:
+    """Where ``subject`` (``kind:id``) comes from and what came of it, as a graph and in sentences (``answers``).
+
+    ``left_out``: how many of a kind there are beyond those shown.
+    """
+
+    subject: str = ""
+    answers: tuple[str, ...] = ()
+    nodes: tuple[LineageNodeInfo, ...] = ()
+    edges: tuple[LineageEdgeInfo, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseRunInfo:
+    """A time at which a device ran a release, by its reports; ``until_ms`` is 0 if it reported nothing else since.
+
+    ``received_ms``: when the server learned of it. ``left``: the device is no longer in the fleet.
+    """
+
+    device: str = ""
+    site: str = ""
+    release: str = ""
+    from_ms: int = 0
+    until_ms: int = 0
+    received_ms: int = 0
+    left: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenSampleInfo:
+    """A sample that a job was given, with its label then and now, "" for none; ``label_by``: "" if not known.
+
+    ``watched``: of a device that did not drift.
+    """
+
+    sample: int = 0
+    device: str = ""
+    sha256: str = ""
+    lane: str = ""
+    label: str = ""
+    label_by: str = ""
+    labelled_ms: int = 0
+    watched: bool = False
+    label_now: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
     """One problem. ``names``: the first 50 of the devices, releases or rollouts that it concerns; ``count``: of all.
 
@@ -618,6 +701,18 @@ class _AlertRoutes:
 class _Events:
     events: tuple[EventInfo, ...] = ()
     last_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _ReleaseRuns:
+    runs: tuple[ReleaseRunInfo, ...] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _GivenSamples:
+    samples: tuple[GivenSampleInfo, ...] = ()
+    next: str | None = None
 
 
 class FleetClient:
@@ -876,6 +971,34 @@ class FleetClient:
     def alert_routes(self) -> tuple[AlertRouteInfo, ...]:
         """Return the routes by which something is not delivered yet."""
         return self._get(_AlertRoutes, "/api/alerts/routes").routes
+
+    def lineage(
+        self, *, release: str = "", device: str = "", at_ms: int | None = None, sample: int | None = None, job: str = ""
+    ) -> LineageInfo:
+        """Return where one of these comes from and what came of it.
+
+        ``at_ms``: of what ``device`` ran at that time, UTC milliseconds, by default now.
+        """
+        wanted = {"release": release, "device": device, "job": job}
+        wanted |= {"at": "" if at_ms is None else str(at_ms), "sample": "" if sample is None else str(sample)}
+        return self._get(LineageInfo, "/api/lineage", {name: value for name, value in wanted.items() if value})
+
+    def release_runs(
+        self, *, release: str = "", sample: int | None = None, now: bool | None = None
+    ) -> Iterator[ReleaseRunInfo]:
+        """Yield when devices ran ``release``, or one that learned from ``sample`` or was made from such a one.
+
+        ``now``: only what they report now, or only what they ran before.
+        """
+        query = {"release": release} if release else {"sample": str(sample)}
+        query |= {} if now is None else {"now": str(now).lower()}
+        for page in self._pages(_ReleaseRuns, "/api/lineage/devices", {"limit": str(_PAGE), **query}):
+            yield from page.runs
+
+    def given_samples(self, job: str) -> Iterator[GivenSampleInfo]:
+        """Yield the samples that a training job was given, with their labels then and now."""
+        for page in self._pages(_GivenSamples, "/api/lineage/samples", {"limit": str(_PAGE), "job": job}):
+            yield from page.samples
 
     def places(self) -> tuple[PlaceInfo, ...]:
         """Return the devices at places that training does not know, the newest verdict first."""

@@ -59,7 +59,8 @@ _REFUSALS = {
 _UNKNOWN_IN_BODY = frozenset(
     {
         ("get", "/api/tuf/targets"), ("post", "/api/rollouts"), ("post", "/api/measurements"), ("post", "/api/tokens"),
-        ("post", "/api/commissions"),
+        ("post", "/api/commissions"), ("get", "/api/lineage"), ("get", "/api/lineage/devices"),
+        ("get", "/api/lineage/samples"),
     }
 )  # fmt: skip
 """Operations without a parameter in their path that need something which may not be there."""

@@ -120,6 +120,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
     ],
     "evidence": [Deleted(delete_evidence_before, "of slots before")],
     "heartbeat": [Stays("one row")],
+    "job_samples": [Stays("lineage: which images and labels a release learned from; a row each image and job")],
     "jobs": [Stays("lineage: from which samples and base a release was trained, and how it was judged")],
     "label_answers": [Stays("who labelled an image how: labels and the agreement of people rest on them")],
     "label_changes": [Stays("who labelled an image how: labels, audits and releases rest on it")],

@@ -55,6 +55,8 @@ from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
 from server.ingest.window_spans import WindowSpans
 from server.ingest.windows import Windows
+from server.lineage import api as lineage_api
+from server.lineage.answers import LineageAnswers
 from server.outages import Outages
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
@@ -109,6 +111,7 @@ class ServerParts:
     outbox: Outbox
     fleet: Fleet
     lineage: Lineage
+    origins: LineageAnswers
     windows: Windows
     spans: WindowSpans
     blobs: Blobs
@@ -197,6 +200,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         retraining=config.retraining,
     )
     jobs = Jobs(database, state.jobs, config.retraining)
+    jobs.settle()
     retraining = RetrainingService(
         triggers=triggers,
         verdicts=drift.verdicts,
@@ -271,6 +275,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         outbox=outbox,
         fleet=fleet,
         lineage=Lineage(database),
+        origins=LineageAnswers(database, versions),
         windows=windows,
         spans=spans,
         drift=drift,
@@ -411,6 +416,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         alerts_api.router(auth, parts.alerts, parts.picture),
+        lineage_api.router(auth, parts.origins, parts.clock),
         accounts_api.me_router(auth),
         accounts_api.users_router(auth, parts.users),
         accounts_api.tokens_router(auth, parts.tokens),

@@ -45,6 +45,7 @@ from server.cli.frame import opened as _opened
 from server.cli.frame import path_value as _path
 from server.cli.frame import person as _person
 from server.cli.frame import print_rows as _print
+from server.cli.lineage import lineage
 from server.cli.people import record_commands, tokens, users
 from server.cli.running import operator_client
 from server.clock import system_now_ms
@@ -1008,6 +1009,7 @@ def _places(database: Database) -> Places:
 
 
 main.add_command(alerts)
+main.add_command(lineage)
 main.add_command(users)
 main.add_command(tokens)
 record_commands(audit)

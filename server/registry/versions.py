@@ -67,7 +67,7 @@ class Versions:
     def releases(self) -> tuple[Release, ...]:
         """Return every release, oldest first; one entry for each target class."""
         with self.database.begin() as connection:
-            return tuple(_release(row) for row in store.all_releases(connection))
+            return tuple(release_of(row) for row in store.all_releases(connection))
 
     def page(
         self, *, name: str = "", search: str = "", withdrawn: bool | None = None, limit: int = 200,
@@ -82,7 +82,7 @@ class Versions:
             found = release_page(
                 connection, name=name, search=search, withdrawn=withdrawn, limit=limit, cursor=cursor
             )  # fmt: skip
-        return found.of(_release)
+        return found.of(release_of)
 
     def release(self, name: str, target: str | None = None) -> Release:
         """Return the release ``name`` for the target class ``target``, by default the first.
@@ -127,7 +127,7 @@ class Versions:
                 record_act(connection, by, "release.publish", str(row["name"]), now_ms, data=data)
         if known:
             row |= {name: getattr(known, name) for name in ("withdrawn_ms", "withdrawn_why", "withdrawn_by")}
-        return _release(row)
+        return release_of(row)
 
     def bundle(self, sha256: str) -> Bundle:
         """Return the bundle, parsed and checked.
@@ -244,7 +244,8 @@ def _custom(text: str) -> TargetCustom:
     return decode(TargetCustom, text.encode())
 
 
-def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:
+def release_of(row: sa.RowMapping | Mapping[str, object]) -> Release:
+    """Return the release in a row of the store."""
     custom = _custom(str(row["custom"]))
     return Release(
         name=str(row["name"]), model=custom.model, version=custom.version, target=custom.target, path=str(row["path"]),

@@ -6,9 +6,13 @@ one split share the risk of the gates, so each has a number, and its certificate
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -19,6 +23,7 @@ from server.ingest.faults import shortened
 from server.people import SERVER_ACTOR, By
 from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
+from server.retraining.samples import LABELS, WATCHED, StoredSample
 from server.store import retraining as store
 from server.store.database import Database
 from server.store.lists.learning import job_page
@@ -27,9 +32,11 @@ from wire.canonical import sha256_hex
 from wire.codec import Json
 from wire.durable import write_atomically
 
+_LOG = logging.getLogger(__name__)
 RELEASED = "released"
 """The code with which a worker returns a job to the queue."""
 _MAX_TEXT = 4_000
+_MAX_DEVICE = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +88,52 @@ class JobOrder:
     gate_split: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenSample:
+    """An image that a job was given, with its label then; its worker trains on some and judges by the others.
+
+    ``watched``: of a device that did not drift.
+    """
+
+    sample: int
+    device: str
+    sha256: str
+    lane: str
+    label: str
+    label_by: str
+    labelled_ms: int
+    watched: bool
+
+    @classmethod
+    def of(cls, sample: StoredSample, *, watched: bool) -> GivenSample:
+        """Return what a job is given of ``sample``."""
+        return cls(
+            sample=sample.id, device=sample.device, sha256=sample.sha256, lane=sample.lane, label=sample.label,
+            label_by=sample.label_by, labelled_ms=sample.labelled_ms, watched=watched,
+        )  # fmt: skip
+
+
+def listed_in(archive: Path) -> list[GivenSample]:
+    """Return what the archive of a job lists, [] if it can't be read; devices only where scenes are named by them."""
+    found: dict[int, GivenSample] = {}
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for name in (LABELS, WATCHED):
+                if name not in opened.namelist():
+                    continue
+                for row in csv.DictReader(io.StringIO(opened.read(name).decode())):
+                    device, slash, _ = row["source"].partition("/")
+                    found.setdefault(int(row["sample"]), GivenSample(
+                        sample=int(row["sample"]), device=device[:_MAX_DEVICE] if slash else "",
+                        sha256=Path(row["path"]).stem[:64], lane=row["lane"][:16], label=row["label"][:127],
+                        label_by="", labelled_ms=0, watched=name == WATCHED,
+                    ))  # fmt: skip
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, csv.Error) as error:
+        _LOG.warning("The samples of a job can't be listed. archive=%s error=%s", archive.name, error)
+        return []
+    return list(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Jobs:
     """All jobs; ``folder`` holds ``<id>.zip``, each job's samples. Safe to share between threads."""
@@ -111,8 +164,10 @@ class Jobs:
             )
         return look
 
-    def create(self, order: JobOrder, samples: bytes, now_ms: int) -> TrainingJob:
-        """Add a job that waits for a worker.
+    def create(
+        self, order: JobOrder, samples: bytes, now_ms: int, given: Sequence[GivenSample] = ()
+    ) -> TrainingJob:  # fmt: skip
+        """Add a job that waits for a worker; ``given``: what is in ``samples``, its archive.
 
         Raises:
             GateSplitUsedError: If its gate split is used up.
@@ -132,8 +187,24 @@ class Jobs:
         }
         with self.database.begin() as connection:
             store.insert_job(connection, row)
+            store.insert_job_samples(connection, [{"job": job, **asdict(one)} for one in given])
             record_act(connection, SERVER_ACTOR, "job.create", job, now_ms, data=data)
         return self.job(job)
+
+    def settle(self) -> int:
+        """List the samples of jobs that were made before jobs listed them, from their archives; return of how many.
+
+        Archives that are gone or damaged stay unlisted. Who gave the labels is not in them.
+        """
+        with self.database.begin() as connection:
+            unlisted, settled = store.jobs_unlisted(connection), 0
+        for job in unlisted:
+            given = listed_in(self.folder / f"{job}.zip")
+            if given:
+                with self.database.begin() as connection:
+                    store.insert_job_samples(connection, [{"job": job, **asdict(one)} for one in given])
+                settled += 1
+        return settled
 
     def job(self, job: str) -> TrainingJob:
         """Return one job.

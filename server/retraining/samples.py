@@ -603,6 +603,15 @@ def audited_samples(
     return found
 
 
+def packed(
+    samples: Iterable[StoredSample], watched: Iterable[StoredSample]
+) -> tuple[tuple[StoredSample, ...], tuple[StoredSample, ...]]:
+    """Return the samples of an archive, and those of other devices to watch in it: each image once, in one of both."""
+    chosen = distinct(samples)
+    known = {sample.sha256 for sample in chosen}
+    return chosen, tuple(sample for sample in distinct(watched) if sample.sha256 not in known)
+
+
 def build_archive(
     samples: Iterable[StoredSample],
     slice_of: Callable[[str], str],
@@ -618,9 +627,7 @@ def build_archive(
     Raises:
         UnknownSampleError: If an image file is missing.
     """
-    chosen = distinct(samples)
-    known = {sample.sha256 for sample in chosen}
-    others = [sample for sample in distinct(watched) if sample.sha256 not in known]
+    chosen, others = packed(samples, watched)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for listing, listed in ((LABELS, chosen), (WATCHED, others)):

@@ -25,7 +25,7 @@ from server.registry.versions import Versions
 from server.retraining.audit import SETTING, SteadyAudit
 from server.retraining.config import RetrainingConfig
 from server.retraining.harm import DEVICE, scenes_of
-from server.retraining.jobs import JobOrder, Jobs
+from server.retraining.jobs import GivenSample, JobOrder, Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.policy import (
     BEFORE_JOB,
@@ -45,7 +45,15 @@ from server.retraining.policy import (
     watched_in,
     withdrawn,
 )
-from server.retraining.samples import ONCE, SampleStore, StoredSample, audited_samples, build_archive, distinct
+from server.retraining.samples import (
+    ONCE,
+    SampleStore,
+    StoredSample,
+    audited_samples,
+    build_archive,
+    distinct,
+    packed,
+)
 from server.rollout.create import RolloutOptions
 from server.rollout.model import Rollout, RolloutPhase
 from server.rollout.selection import candidates
@@ -351,20 +359,23 @@ class RetrainingService:
         sites = {device.device: device.site for device in self.fleet.devices()}
         form = self.versions.label_form_of_bundle(base.sha256)
         labelled = [sample for sample in self._labelled(trigger) if form.can_train(sample.label)]
+        drifted, watched = packed(labelled, self._watched(trigger))
         block_s = self.config.source_block_s
         data = build_archive(
-            labelled, lambda device: sites.get(device, device), self.samples.image, block_s, self._watched(trigger)
-        )
+            drifted, lambda device: sites.get(device, device), self.samples.image, block_s, watched
+        )  # fmt: skip
         order = JobOrder(
             retraining=trigger.id,
             model=trigger.model,
             base_release=base.name,
             base_sha256=base.sha256,
             cause=trigger.words,
-            labelled=len(distinct(labelled)),
+            labelled=len(drifted),
             gate_split=gate_split,
         )
-        return self.jobs.create(order, data, now_ms).id
+        given = [GivenSample.of(one, watched=False) for one in drifted]
+        given += [GivenSample.of(one, watched=True) for one in watched]
+        return self.jobs.create(order, data, now_ms, given).id
 
     def _roll_out(self, trigger: Trigger) -> str:
         """Create a rollout whose canaries are drifted devices, or others if all drifted ones have the release.

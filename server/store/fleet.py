@@ -239,7 +239,7 @@ RAN = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("device", sa.String(63), nullable=False, index=True),
     sa.Column("from_ms", sa.BigInteger, nullable=False),
-    sa.Column("release", sa.String(200), nullable=False),
+    sa.Column("release", sa.String(200), nullable=False, index=True),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("gen", sa.BigInteger, nullable=False),
     sa.Column("received_ms", sa.BigInteger, nullable=False),

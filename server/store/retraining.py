@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, delete_some
+from server.store.database import METADATA, delete_some, insert_many
 
 SAMPLES = sa.Table(
     "samples",
@@ -101,6 +101,24 @@ JOBS = sa.Table(
     sa.Column("gate_split", sa.String(64), nullable=False, default="", server_default=""),
     sa.Column("look", sa.Integer, nullable=False, default=0, server_default="0"),
 )
+
+JOB_SAMPLES = sa.Table(
+    "job_samples",
+    METADATA,
+    sa.Column("job", sa.String(32), primary_key=True),
+    sa.Column("sample", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("device", sa.String(63), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("label", sa.String(127), nullable=False),
+    sa.Column("label_by", sa.String(127), nullable=False),
+    sa.Column("labelled_ms", sa.BigInteger, nullable=False),
+    sa.Column("watched", sa.Boolean, nullable=False),
+)
+"""What each job was given: the images with their labels as they were then. ``watched``: of devices that did not drift.
+
+``label_by`` is "" where a job was made before this table: its archive names no people.
+"""
 
 TRIGGERS = sa.Table(
     "retraining",
@@ -396,6 +414,19 @@ def insert_job(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(JOBS.insert(), dict(row))
 
 
+def insert_job_samples(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add what a job was given (all columns)."""
+    if rows:
+        insert_many(connection, JOB_SAMPLES, rows)
+
+
+def jobs_unlisted(connection: sa.Connection) -> list[str]:
+    """Return the jobs with samples of which none is listed, the oldest first."""
+    listed = sa.exists().where(JOB_SAMPLES.c.job == JOBS.c.id)
+    query = sa.select(JOBS.c.id).where(JOBS.c.labelled > 0, ~listed).order_by(JOBS.c.created_ms, JOBS.c.id)
+    return list(connection.execute(query).scalars())
+
+
 def one_job(connection: sa.Connection, job: str) -> sa.RowMapping | None:
     """Return one job."""
     return connection.execute(JOBS.select().where(JOBS.c.id == job)).mappings().first()
@@ -429,6 +460,17 @@ def insert_trigger(connection: sa.Connection, row: Mapping[str, object]) -> int:
 def update_trigger(connection: sa.Connection, trigger: int, values: Mapping[str, object]) -> None:
     """Change columns of one trigger."""
     connection.execute(TRIGGERS.update().where(TRIGGERS.c.id == trigger).values(dict(values)))
+
+
+def one_trigger(connection: sa.Connection, trigger: int) -> sa.RowMapping | None:
+    """Return one trigger."""
+    return connection.execute(TRIGGERS.select().where(TRIGGERS.c.id == trigger)).mappings().first()
+
+
+def trigger_with_rollout(connection: sa.Connection, rollout: str) -> sa.RowMapping | None:
+    """Return the trigger whose release a rollout brings to devices, None if a person made it for another reason."""
+    query = TRIGGERS.select().where(TRIGGERS.c.rollout == rollout).order_by(TRIGGERS.c.id.desc()).limit(1)
+    return connection.execute(query).mappings().first()
 
 
 def count_triggers(connection: sa.Connection) -> int:

@@ -231,6 +231,14 @@ def count_devices(connection: sa.Connection, now_ms: int, silent_ms: int) -> dic
     return dict(zip((None, *known), map(int, found), strict=True))
 
 
+def running_counts(connection: sa.Connection, releases: Collection[str]) -> list[tuple[str, str, int]]:
+    """Return release, site and the number of devices of the fleet there that report running it, the most first."""
+    release, count = _Fields(connection.dialect.name, 0, 0).release, sa.func.count()
+    query = sa.select(release, DEVICES.c.site, count).where(DEVICES.c.ended == "", release.in_(releases))
+    rows = connection.execute(query.group_by(release, DEVICES.c.site).order_by(count.desc(), DEVICES.c.site))
+    return [(str(name), str(site), int(found)) for name, site, found in rows]
+
+
 def notable_evidence(
     connection: sa.Connection, *, near_ratio: float, late_ms: int, there_since_ms: int
 ) -> list[tuple[Any, ...]]:

@@ -175,6 +175,21 @@ def pinned_between(connection: sa.Connection, device: str, start_ms: int, end_ms
     return sorted(found, key=lambda row: (row["start_ms"], row["id"]))
 
 
+def counted_at(connection: sa.Connection, device: str, at_ms: int) -> list[str]:
+    """Return the artifacts (the first 32 hex digits) that ``device`` counted in the newest windows around a time.
+
+    [] where no window or merged span of that time is kept.
+    """
+    found: list[str] = []
+    for table in (WINDOWS, PINNED, SPANS):
+        here = (table.c.device == device, table.c.start_ms <= at_ms, table.c.start_ms + table.c.len_ms > at_ms)
+        query = sa.select(table.c.artifact, table.c.start_ms).where(*here).distinct()
+        found += [str(row[0]) for row in connection.execute(query.order_by(table.c.start_ms.desc()).limit(4))]
+        if found:
+            break
+    return list(dict.fromkeys(found))
+
+
 _PINS_A_PORTION = 4  # each has up to 840 windows
 
 

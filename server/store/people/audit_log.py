@@ -23,7 +23,7 @@ AUDIT_LOG = sa.Table(
     sa.Column("through", sa.String(64), nullable=False),
     sa.Column("address", sa.String(64), nullable=False),
     sa.Column("act", sa.String(64), nullable=False),
-    sa.Column("subject", sa.String(200), nullable=False),
+    sa.Column("subject", sa.String(200), nullable=False, index=True),
     sa.Column("data", sa.Text, nullable=False),
     sa.Column("previous_sha256", sa.String(64), nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
@@ -77,6 +77,13 @@ def acts_after(connection: sa.Connection, after: int, limit: int) -> list[sa.Row
 def latest_acts(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return the ``limit`` newest acts, newest first."""
     return list(connection.execute(AUDIT_LOG.select().order_by(AUDIT_LOG.c.seq.desc()).limit(limit)).mappings())
+
+
+def acts_about(connection: sa.Connection, kind: str, subject: str, limit: int) -> list[sa.RowMapping]:
+    """Return the newest ``limit`` acts of a kind, such as "rollout", about one subject, oldest first."""
+    about = (AUDIT_LOG.c.subject == subject, AUDIT_LOG.c.act.startswith(f"{kind}.", autoescape=True))
+    query = AUDIT_LOG.select().where(*about).order_by(AUDIT_LOG.c.seq.desc()).limit(limit)
+    return list(connection.execute(query).mappings())[::-1]
 
 
 def last_act(connection: sa.Connection, act: str) -> sa.RowMapping | None:
