@@ -63,7 +63,8 @@ class DeviceInfo:
     threshold_ratio (1 and above is an alarm), flagged, fault, cause, provisional (its baseline is not complete), and
     baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked or
     removed. ``concern``: what it does with its inputs while its release runs and answers none, else "". ``tags`` and
-    ``title``: what people call it. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None
+    ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0 for not, until ``muted_until_ms``
+    (0: until it is unmuted). ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None
     before the first.
     """
 
@@ -88,6 +89,10 @@ class DeviceInfo:
     ended_why: str = ""
     tags: tuple[str, ...] = ()
     title: str = ""
+    muted_ms: int = 0
+    muted_until_ms: int = 0
+    muted_why: str = ""
+    muted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -762,8 +767,8 @@ class FleetClient:
         """Return every device of the fleet, by id; with ``ended``, the revoked and removed ones, newest first.
 
         ``search``: words in id, name, tags, site, release or attributes. ``condition``: connected, lost, disconnected,
-        silent, never_connected, updating, failing, drifting, commissioning or paused. An older server refuses filters.
-        A large fleet takes several requests.
+        silent, never_connected, updating, failing, drifting, commissioning, paused or muted. An older server refuses
+        filters. A large fleet takes several requests.
         """
         filters = {
             "search": search, "site": site, "state": state, "release": release, "tag": tag, "condition": condition,
@@ -786,6 +791,22 @@ class FleetClient:
     def rename_device(self, device: str, title: str, *, by: str = SOMEBODY) -> DeviceInfo:
         """Show a device under the name ``title`` beside its id, "" for none; return it. ``by``: who decided it."""
         self._post(DeviceInfo, f"/api/devices/{_part(device)}/title", {"title": title, "by": by})
+        return self.device(device)
+
+    def mute_device(
+        self, device: str, until_ms: int = 0, *, why: str = "", by: str = SOMEBODY
+    ) -> DeviceInfo:  # fmt: skip
+        """Let a device raise no alert and no concern of its own; return it.
+
+        ``until_ms``: a moment to come (UTC ms), 0 for until it is unmuted. ``by``: who decided it.
+        """
+        body: dict[str, Json] = {"until_ms": until_ms, "why": why, "by": by}
+        self._post(DeviceInfo, f"/api/devices/{_part(device)}/mute", body)
+        return self.device(device)
+
+    def unmute_device(self, device: str, *, by: str = SOMEBODY) -> DeviceInfo:
+        """Let a device raise alerts and concerns again; return it. ``by``: who decided it."""
+        self._post(DeviceInfo, f"/api/devices/{_part(device)}/unmute", {"by": by})
         return self.device(device)
 
     def command(

@@ -36,6 +36,7 @@ ServerError
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
 ├── TagsRefusedError          a device can't have these tags, or this name
+├── MuteRefusedError          a device can't be muted so
 ├── DeviceEndedError          a device that was revoked or removed
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
@@ -334,6 +335,13 @@ class UnknownDeviceError(ServerError):
 
     code = "unknown_device"
     status = 404
+
+
+class MuteRefusedError(ServerError):
+    """A device can't be muted so: the end is past, or the reason is too long or not printable."""
+
+    code = "mute_refused"
+    status = 422
 
 
 class TagsRefusedError(ServerError):

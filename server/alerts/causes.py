@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.alerts.model import AlertCause, AlertKind, AlertSeverity
 from server.app.vitals import Sign
@@ -39,9 +39,9 @@ class Observed:
 
     ``verdicts``: the open ones; ``parts``: the verdicts that go on in one of them, by its id. ``rollouts``: the open
     ones; ``newest``: the one that was created last. ``silent_s``: how long a connected device may send nothing.
-    ``signs``: all checks of the server's health. ``ending``: metadata that expires, with the text. ``untrusted``: what
-    is wrong with the signed metadata beside that, "" for nothing. ``harmed``: a text for each release that is wrong too
-    often.
+    ``muted``: the devices that raise no alert of their own. ``signs``: all checks of the server's health. ``ending``:
+    metadata that expires, with the text. ``untrusted``: what is wrong with the signed metadata beside that, "" for
+    nothing. ``harmed``: a text for each release that is wrong too often.
     """
 
     now_ms: int
@@ -51,6 +51,7 @@ class Observed:
     parts: Mapping[int, Sequence[int]]
     rollouts: Sequence[Rollout] = ()
     newest: Rollout | None = None
+    muted: Collection[str] = frozenset()
     signs: Sequence[Sign] = ()
     ending: Sequence[tuple[Expiry, float, str]] = ()
     untrusted: str = ""
@@ -65,12 +66,25 @@ def causes_of(seen: Observed, open_keys: Collection[str], site_devices: int) -> 
     """
     sites = {device.device: device.site for device in seen.devices}
     return (
-        *(_verdict(one, seen.parts.get(one.id, ()), sites) for one in seen.verdicts),
+        *(_verdict(one, seen.parts.get(one.id, ()), sites) for one in seen.verdicts if not one.is_of(seen.muted)),
         *_rollouts(seen, sites),
         *_away(seen, open_keys, site_devices),
         *_unread(seen, open_keys, site_devices),
         *_server(seen),
     )
+
+
+def held_back(seen: Observed, open_keys: Collection[str], site_devices: int) -> frozenset[str]:
+    """Return the keys of the causes that are there, and raise no alert because their devices are muted."""
+    if not seen.muted:
+        return frozenset()
+    told = {one.key for one in causes_of(seen, open_keys, site_devices)}
+    there = {one.key for one in causes_of(replace(seen, muted=frozenset()), open_keys, site_devices)}
+    there |= {
+        _key(kind, "", (device.device,)) for device in seen.devices if device.device in seen.muted
+        for kind in (AlertKind.AWAY, AlertKind.ANSWERS_NOTHING)
+    }  # fmt: skip
+    return frozenset(there - told)
 
 
 def _verdict(verdict: StoredVerdict, parts: Sequence[int], sites: Mapping[str, str]) -> AlertCause:
@@ -147,7 +161,7 @@ def _rollout(
 def _away(seen: Observed, open_keys: Collection[str], site_devices: int) -> Iterator[AlertCause]:
     found = [
         device for device in seen.devices
-        if device.last_seen_ms > 0
+        if device.last_seen_ms > 0 and device.device not in seen.muted
         and (device.state is DeviceState.LOST or is_silent(device, seen.now_ms, seen.silent_s))
     ]  # fmt: skip
     lost = {device.device for device in found if device.state is DeviceState.LOST}
@@ -173,7 +187,10 @@ def _away(seen: Observed, open_keys: Collection[str], site_devices: int) -> Iter
 
 
 def _unread(seen: Observed, open_keys: Collection[str], site_devices: int) -> Iterator[AlertCause]:
-    found = [device for device in seen.devices if device.last_seen_ms > 0 and device.answers_nothing]
+    found = [
+        device for device in seen.devices
+        if device.last_seen_ms > 0 and device.device not in seen.muted and device.answers_nothing
+    ]  # fmt: skip
     for site, group in _by_site(found, AlertKind.ANSWERS_NOTHING, open_keys, site_devices):
         names = tuple(device.device for device in group)
         yield AlertCause(

@@ -91,14 +91,17 @@ class Alerts:
     wake: Callable[[], None] = field(default=lambda: None)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def settle(self, causes: Sequence[AlertCause], now_ms: int) -> None:
-        """Let the alerts follow ``causes``, all that is wrong at ``now_ms`` (UTC ms)."""
+    def settle(self, causes: Sequence[AlertCause], now_ms: int, held: Collection[str] = frozenset()) -> None:
+        """Let the alerts follow ``causes``, all that is wrong at ``now_ms`` (UTC ms).
+
+        ``held``: the keys of causes that are left out because their devices are muted.
+        """
         since_ms, sent = now_ms - int(1000 * self.config.reopen_s), False
         full = {cause.key: cause.sites for cause in causes}
         with self._lock:
             with self.database.begin() as connection:
                 known = [_alert(row) for row in store.alerts_to_settle(connection, since_ms)]
-            steps = settle(known, causes, now_ms, self.config)
+            steps = settle(known, causes, now_ms, self.config, held)
             if not steps:
                 return
             with self.database.begin() as connection:

@@ -84,13 +84,17 @@ class AlertCause:
     patient: bool = False
 
 
+BY_A_MUTE = "a mute"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
     """One alert with its history. Times are UTC milliseconds, 0 for never.
 
     ``devices``: at most ``MAX_DEVICES`` of ``device_count``. ``seen_ms``: when its cause was last there; ``gone_ms``:
     since when it is not, 0 while it is. ``reopened``: how often its cause came back. ``told_devices``: how many
-    devices it had when something was sent about it last. ``resolved_by``: the person, "" if its cause ended.
+    devices it had when something was sent about it last. ``resolved_by``: the person, "" if its cause ended,
+    ``BY_A_MUTE`` if its devices were muted.
     ``revision`` grows with each change, so that two writers never overwrite each other.
     """
 

@@ -9,16 +9,19 @@ The rules, in their order (``docs/how-to/get-alerts.md``, "When an alert opens a
    long after each return, at most an hour. So one that comes and goes is sent a few times and then stays open.
 4. An alert that a person resolved while its cause lasted stays resolved until the cause was gone for that time and came
    back, or is more severe.
-5. Something is sent when an alert opens, opens again, gets worse or ends; nothing while it is snoozed, but its end.
+5. While all devices of a cause are muted it opens no alert, and one that is open ends at once. When the mute ends and
+   the cause is there, it opens again as after 1 and 2.
+6. Something is sent when an alert opens, opens again, gets worse or ends; nothing while it is snoozed, but its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from server.alerts.config import AlertsConfig
 from server.alerts.model import (
+    BY_A_MUTE,
     MAX_DEVICES,
     MAX_SITES,
     UNRESOLVED,
@@ -45,10 +48,12 @@ class AlertStep:
 
 
 def settle(
-    known: Sequence[Alert], causes: Sequence[AlertCause], now_ms: int, config: AlertsConfig
+    known: Sequence[Alert], causes: Sequence[AlertCause], now_ms: int, config: AlertsConfig,
+    held: Collection[str] = frozenset(),
 ) -> tuple[AlertStep, ...]:  # fmt: skip
     """Return the changes of alerts at ``now_ms`` (UTC ms) that follow from ``causes``; none where nothing changes.
 
+    ``held``: the keys of causes that are not among them because their devices are muted.
     ``known``: the alerts that are not resolved, and those that may open again.
     """
     left = {one.id: one for one in sorted(known, key=lambda one: one.id)}
@@ -68,7 +73,11 @@ def settle(
         else:
             steps.append(_came_back(older, cause, now_ms, config))
     wholes = {key: cause for cause in causes for key in cause.continues}
-    steps += [_is_gone(one, wholes.get(one.key), now_ms, config) for one in left.values()]
+    steps += [
+        _is_muted(one, now_ms) if one.key in held and one.key not in wholes
+        else _is_gone(one, wholes.get(one.key), now_ms, config)
+        for one in left.values()
+    ]  # fmt: skip
     return tuple(step for step in steps if step is not None)
 
 
@@ -123,7 +132,8 @@ def _goes_on(alert: Alert, cause: AlertCause, now_ms: int) -> AlertStep | None:
 
 def _came_back(alert: Alert, cause: AlertCause, now_ms: int, config: AlertsConfig) -> AlertStep | None:
     """Return the step of a resolved alert whose cause is there, still or again."""
-    again = bool(alert.gone_ms) and now_ms - alert.gone_ms >= clear_ms(alert, config)
+    long_gone = bool(alert.gone_ms) and now_ms - alert.gone_ms >= clear_ms(alert, config)
+    again = long_gone or alert.resolved_by == BY_A_MUTE
     worse = cause.severity.rank > alert.severity.rank
     after = _updated(alert, cause, now_ms)
     if not again and not worse:
@@ -147,6 +157,18 @@ def _is_gone(alert: Alert, whole: AlertCause | None, now_ms: int, config: Alerts
     text = f"Goes on as: {whole.title}" if whole is not None else "Its cause is over"
     after = replace(after, state=AlertState.RESOLVED, resolved_ms=now_ms, snoozed_until_ms=0)
     return AlertStep(after=after, act=AlertAct("resolved", "", text), notice=NoticeEvent.RESOLVED)
+
+
+def _is_muted(alert: Alert, now_ms: int) -> AlertStep | None:
+    """Return the step of an alert whose devices are muted; one that a person resolved stays as it is."""
+    if alert.state is AlertState.RESOLVED:
+        return None
+    after = replace(
+        alert, state=AlertState.RESOLVED, resolved_ms=now_ms, resolved_by=BY_A_MUTE, snoozed_until_ms=0,
+        gone_ms=alert.gone_ms or now_ms,
+    )  # fmt: skip
+    act = AlertAct("resolved", "", "Its devices are muted; its cause may be there")
+    return AlertStep(after=after, act=act, notice=NoticeEvent.RESOLVED)
 
 
 def _same(alert: Alert, after: Alert) -> AlertStep | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.alerts.causes import Observed, causes_of
+from server.alerts.causes import Observed, causes_of, held_back
 from server.alerts.ledger import Alerts
 from server.alerts.model import AlertCause
 from server.app.vitals import Vitals
@@ -13,6 +13,7 @@ from server.drift.ledger import Verdicts
 from server.errors import TrustStoreError
 from server.fleet.fleet import Fleet
 from server.fleet.liveness import BACK_MS
+from server.fleet.mutes import muted_names
 from server.rollout.ledger import RolloutLedger
 from server.store.monitoring.evidence import parts_of_verdicts
 from server.trust.expiry import ending
@@ -53,8 +54,9 @@ class AlertWatch:
             return
         self._looked_ms, self._started_ms = now_ms, self._started_ms or now_ms
         open_keys = self.alerts.open_keys()
-        found = causes_of(self._observed(now_ms), open_keys, self.alerts.config.site_devices)
-        self.alerts.settle(self._lasting(found, open_keys, now_ms), now_ms)
+        seen, at_once = self._observed(now_ms), self.alerts.config.site_devices
+        found, held = causes_of(seen, open_keys, at_once), held_back(seen, open_keys, at_once)
+        self.alerts.settle(self._lasting(found, open_keys, now_ms), now_ms, held)
 
     def _lasting(self, found: tuple[AlertCause, ...], open_keys: frozenset[str], now_ms: int) -> tuple[AlertCause, ...]:
         """Return the causes that have an alert or have lasted long enough for one."""
@@ -68,7 +70,7 @@ class AlertWatch:
         )  # fmt: skip
 
     def _observed(self, now_ms: int) -> Observed:
-        verdicts = self.verdicts.open()
+        verdicts, devices = self.verdicts.open(), self.fleet.devices()
         with self.verdicts.database.begin() as connection:
             parts = parts_of_verdicts(connection, [one.id for one in verdicts])
         if not 0 <= now_ms - self._metadata_ms < _METADATA_EVERY_MS:
@@ -80,7 +82,8 @@ class AlertWatch:
         return Observed(
             now_ms=now_ms,
             silent_s=self.silent_s,
-            devices=self.fleet.devices(),
+            devices=devices,
+            muted=muted_names(devices, now_ms),
             verdicts=verdicts,
             parts=parts,
             rollouts=self.rollouts.open(),

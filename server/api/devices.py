@@ -30,6 +30,7 @@ from server.errors import UnknownDeviceError
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
+from server.fleet.mutes import DeviceMutes
 from server.fleet.naming import MAX_TAGS, MAX_TITLE, DeviceNaming
 from server.fleet.revocation import Revocations
 from server.ingest.window_spans import WindowSpan, WindowSpans
@@ -53,7 +54,8 @@ class DeviceBody(BaseModel):
     empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there;
     or away, silent, never_heard, gone, and then the other fields are its last report. ``concern``: what it does with
     its inputs while its release runs and answers none (``reported.unread`` has the numbers), else "". ``tags`` and
-    ``title``: what people call it.
+    ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0 for not, until ``muted_until_ms``
+    (0: until it is unmuted).
     """
 
     device: str
@@ -77,6 +79,10 @@ class DeviceBody(BaseModel):
     ended_why: str = ""
     tags: list[str] = Field(default_factory=list)
     title: str = ""
+    muted_ms: int = 0
+    muted_until_ms: int = 0
+    muted_why: str = ""
+    muted_by: str = ""
 
 
 class DevicesBody(PageBody):
@@ -190,6 +196,8 @@ def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> D
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
         ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
         concern=device.answers_nothing, tags=list(device.tags), title=device.title,
+        muted_ms=device.muted_ms, muted_until_ms=device.muted_until_ms, muted_why=device.muted_why,
+        muted_by=device.muted_by,
     )  # fmt: skip
 
 
@@ -234,6 +242,53 @@ def naming_router(auth: Auth, naming: DeviceNaming) -> APIRouter:
     def rename(device: str, request: RenameRequest, caller: Caller) -> NamedBody:
         """Show a device under a name beside its id, which stays for good."""
         return NamedBody.of(naming.rename(device, request.title, by=signed(caller, request.by)))
+
+    return routes
+
+
+class MuteRequest(BaseModel, extra="forbid"):
+    """Until when (UTC ms; 0: until it is unmuted) and why; ``by``: who decided it, for the events."""
+
+    until_ms: StoredNumber = 0
+    why: Why = ""
+    by: Person = SOMEBODY
+
+
+class UnmuteRequest(BaseModel, extra="forbid"):
+    """``by``: who decided it, for the events."""
+
+    by: Person = SOMEBODY
+
+
+class MutedBody(ValueBody):
+    """Since when (UTC ms, 0 for not) a device is muted, until when (0: until it is unmuted), why, and by whom."""
+
+    device: str
+    muted_ms: int
+    muted_until_ms: int
+    muted_why: str
+    muted_by: str
+
+
+def mutes_router(auth: Auth, mutes: DeviceMutes) -> APIRouter:
+    """Return the routes for operators.
+
+    Their handlers raise ``UnknownDeviceError`` for a device that is not registered, ``DeviceEndedError`` for one that
+    left the fleet.
+    """
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+
+    @routes.post("/api/devices/{device}/mute")
+    def mute(device: str, caller: Caller, request: MuteRequest | None = None) -> MutedBody:
+        """Let a device raise no alert and no concern of its own; it is judged and counts in rollouts as before."""
+        wanted = request or MuteRequest()
+        by = signed(caller, wanted.by)
+        return MutedBody.of(mutes.mute(device, wanted.until_ms, wanted.why, by=by))
+
+    @routes.post("/api/devices/{device}/unmute")
+    def unmute(device: str, caller: Caller, request: UnmuteRequest | None = None) -> MutedBody:
+        """Let a device raise alerts and concerns again; a mute with an end is over by itself."""
+        return MutedBody.of(mutes.unmute(device, by=signed(caller, (request or UnmuteRequest()).by)))
 
     return routes
 

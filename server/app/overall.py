@@ -43,6 +43,7 @@ class Signals:
     or that devices refuse as older than what they have seen;
     ``settings``: those of server.toml without effect, as they name what does not exist or is never asked for;
     ``undelivered``: routes whose receiver has not accepted an alert for a while.
+    ``muted``: devices that nothing is told of, each with until when; they are in no other signal of a device alone.
     """
 
     devices: int = 0
@@ -74,6 +75,7 @@ class Signals:
     metadata: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     undelivered: tuple[str, ...] = ()
+    muted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ WORDS: Mapping[str, tuple[Level, str, str]] = {
     "disconnected": (Level.ATTENTION, "device is disconnected", "devices are disconnected"),
     "never_seen": (Level.UNKNOWN, "device has never connected", "devices have never connected"),
     "collecting": (Level.UNKNOWN, "pool is not judged for drift yet", "pools are not judged for drift yet"),
+    "muted": (Level.UNKNOWN, "device is muted", "devices are muted"),
     "unjudged": (Level.UNKNOWN, "device is not judged for drift now", "devices are not judged for drift now"),
 }
 _NO_PROBLEM = (

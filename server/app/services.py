@@ -50,6 +50,7 @@ from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Fleet, Outbox
 from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
+from server.fleet.mutes import DeviceMutes
 from server.fleet.naming import DeviceNaming
 from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
@@ -105,6 +106,7 @@ class ServerParts:
     acts: AuditLog
     enrolment: Enrolment
     certificates: Certificates
+    mutes: DeviceMutes
     revocations: Revocations
     withdrawal: Withdrawal
     events: EventLog
@@ -219,6 +221,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     suspects = SuspectReleases(
         suspects=drift.suspects, audit=audit, samples=samples, versions=versions, config=config.retraining
     )
+    mutes = DeviceMutes(fleet=fleet, clock=clock)
     withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
     measurements = Measurements(
         folder=state.measurements,
@@ -269,6 +272,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         ),
         enrolment=enrolment,
         certificates=certificates,
+        mutes=mutes,
         revocations=Revocations(fleet=fleet, outbox=outbox, clock=clock),
         withdrawal=withdrawal,
         events=events,
@@ -323,6 +327,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             audit,
             measurements,
             Liveness(fleet=fleet, events=events, config=config.fleet),
+            mutes,
             Housekeeping(
                 database=database,
                 retention_days=config.ingest.retention_days,
@@ -397,6 +402,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         health.overall_router(auth, parts.situation),
         enrol_api.router(auth, parts.enrolment, parts.certificates, parts.fleet, reception),
         devices_api.router(auth, parts.fleet, parts.lineage, parts.situation.listing, parts.situation.presence),
+        devices_api.mutes_router(auth, parts.mutes),
         devices_api.revocations_router(auth, parts.revocations),
         devices_api.naming_router(auth, DeviceNaming(fleet=parts.fleet, clock=parts.clock)),
         devices_api.telemetry_router(auth, parts.fleet, parts.database, parts.spans),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from server.app.overall import NEAR_RATIO, Overall, Signals, overall
 from server.app.vitals import Vitals
@@ -14,6 +14,7 @@ from server.errors import TrustStoreError
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
+from server.fleet.mutes import muted_names, until_text
 from server.fleet.signs import DeviceSign, DeviceSigns
 from server.registry.versions import Versions
 from server.rollout.ledger import RolloutLedger
@@ -86,7 +87,15 @@ class Situation:
         devices, now_ms, evidence = reading.devices, reading.now_ms, reading.evidence
         pools = newest_pools(self.verdicts.database)
         opened, newest = self.rollouts.open(), self.rollouts.newest()
-        seen, shown = [device for device in devices if device.last_seen_ms > 0], self._signs.of(devices)
+        muted = muted_names(devices, now_ms)
+        told = [device for device in devices if device.device not in muted] if muted else devices
+        seen, shown = [device for device in told if device.last_seen_ms > 0], self._signs.of(devices)
+        if muted:  # refusing this server's metadata is no concern of the device alone
+            shown = {
+                sign: found if sign is DeviceSign.METADATA_OLDER else [one for one in found if one.device not in muted]
+                for sign, found in shown.items()
+            }
+            evidence = _without(evidence, muted)
         withdrawn = {release.name for release in self.versions.releases() if release.withdrawn_ms}
         return Signals(
             devices=len(devices),
@@ -107,7 +116,7 @@ class Situation:
             unjudged=_names(device for device in seen if not self._is_judged(device, evidence, now_ms)),
             pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
             collecting=collecting_pools(self.verdicts.database),
-            verdicts=tuple(_words(one) for one in self.verdicts.open()),
+            verdicts=tuple(_words(one) for one in self.verdicts.open() if not one.is_of(muted)),
             harmed=self.harmed(),
             paused=_releases(opened, RolloutPhase.PAUSED),
             unproven=_releases([one for one in opened if one.code == UNPROVEN], RolloutPhase.RUNNING),
@@ -121,6 +130,9 @@ class Situation:
             server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
             settings=self.settings(),
             undelivered=self.undelivered(),
+            muted=tuple(
+                f"{device.device} {until_text(device.muted_until_ms)}" for device in devices if device.device in muted
+            ),
             metadata=(*self._metadata(now_ms), *_refused_as_older(shown[DeviceSign.METADATA_OLDER])),
         )  # fmt: skip
 
@@ -155,6 +167,14 @@ def _refused_as_older(devices: Sequence[Device]) -> tuple[str, ...]:
         return ()
     who = listed(_names(devices), _NAMED)
     return (f"refused as older than seen by {who} (metadata_rollback): publish again (compressor publish), then retry",)
+
+
+def _without(evidence: NotableEvidence, muted: Collection[str]) -> NotableEvidence:
+    """Return ``evidence`` without the devices that are muted."""
+    faulty, flagged, near = (
+        tuple(one for one in names if one not in muted) for names in (evidence.faulty, evidence.flagged, evidence.near)
+    )
+    return replace(evidence, faulty=faulty, flagged=flagged, near=near)
 
 
 def _words(verdict: StoredVerdict) -> str:

@@ -34,6 +34,7 @@ from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
 from server.cli import listings
 from server.cli.alerts import alerts
+from server.cli.device_life import mute, unmute
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
 from server.cli.frame import Listing as _Listing
@@ -451,7 +452,7 @@ def trust(directory: Path, root: Path) -> None:
     ),
 )
 def devices() -> None:
-    """Print the devices of the fleet; tag, name, commission, revoke or remove one.
+    """Print the devices of the fleet; tag, name, mute, commission, revoke or remove one.
 
     "fleet-server devices DIR" is short for "fleet-server devices list DIR".
     """
@@ -1008,6 +1009,8 @@ def _places(database: Database) -> Places:
     return Places(Verdicts(database, EventLog(database)))
 
 
+devices.add_command(mute)
+devices.add_command(unmute)
 main.add_command(alerts)
 main.add_command(lineage)
 main.add_command(users)

@@ -30,7 +30,10 @@ _NOTE = click.option("--note", default="", help="A note for others.")
 _BY_JSON = click.option("--json", "as_json", is_flag=True, help="The alert as a JSON object instead of its lines.")
 
 
-def _span_s(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+def span_s(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int:
+    """Return the seconds of an option such as 4h, 0 if it is left out."""
+    if value is None:
+        return 0
     found = re.fullmatch(r"(\d{1,6})([mhd])", value)
     if found is None or int(found[1]) == 0:
         raise click.BadParameter(f"Expected a time such as 30m, 4h or 2d, got {value!r}")
@@ -134,7 +137,7 @@ def take(directory: Path, alert: int, note: str, by: str, *, as_json: bool) -> N
 @alerts.command(epilog=example("fleet-server alerts snooze state 7 --for 4h --note 'parts arrive at noon'"))
 @STATE
 @_ALERT
-@click.option("--for", "seconds", required=True, callback=_span_s, metavar="TIME", help="30m, 4h or 2d; at most 90d.")
+@click.option("--for", "seconds", required=True, callback=span_s, metavar="TIME", help="30m, 4h or 2d; at most 90d.")
 @_NOTE
 @_BY
 @_BY_JSON

@@ -120,7 +120,8 @@ def device_row(device: Device, presence: Presence) -> Row:
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
         "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
         "presence": presence.value, "concern": device.answers_nothing, "tags": list(device.tags),
-        "title": device.title,
+        "title": device.title, "muted_ms": device.muted_ms, "muted_until_ms": device.muted_until_ms,
+        "muted_why": device.muted_why, "muted_by": device.muted_by,
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from server.app.situation import Situation
 from server.drift.service import DriftService
 from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
+from server.fleet.mutes import DeviceMutes
 from server.fleet.revocation import Revocations
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
@@ -63,6 +64,10 @@ class Services(Protocol):
     @property
     def certificates(self) -> Certificates:
         """Certificates of devices."""
+
+    @property
+    def mutes(self) -> DeviceMutes:
+        """Mutes devices."""
 
     @property
     def revocations(self) -> Revocations:

@@ -103,6 +103,14 @@ class StoredVerdict:
         """The model and key by which a finding of a later window is this one."""
         return _identity(self.kind, self.model, self.key)
 
+    def is_of(self, devices: Collection[str]) -> bool:
+        """Return whether it tells of ``devices`` alone: all that it names are among them.
+
+        One on a release or on the whole fleet tells of more than the devices that show it.
+        """
+        wider = self.kind in {VerdictKind.RELEASE_REGRESSION, VerdictKind.FLEET}
+        return not wider and bool(self.devices) and all(device in devices for device in self.devices)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedDevice:

@@ -66,6 +66,7 @@ class Device:
     """One registered device. ``reported`` is None before its first report; times are UTC milliseconds, 0: never.
 
     ``tags`` and ``title`` are what people call it, by name and beside its id.
+    ``muted_ms``: since when ``muted_by`` muted it, 0 for never, until ``muted_until_ms`` (0: until it is unmuted).
     ``ended`` is "" for a device of the fleet, otherwise "revoked" or "removed": only its history is left.
     """
 
@@ -85,6 +86,14 @@ class Device:
     ended_why: str = ""
     tags: tuple[str, ...] = ()
     title: str = ""
+    muted_ms: int = 0
+    muted_until_ms: int = 0
+    muted_why: str = ""
+    muted_by: str = ""
+
+    def is_muted(self, now_ms: int) -> bool:
+        """Return whether the device raises no alert and no concern of its own at ``now_ms``."""
+        return self.muted_ms > 0 and not 0 < self.muted_until_ms <= now_ms
 
     @property
     def release(self) -> str:
@@ -391,7 +400,8 @@ def as_device(row: sa.RowMapping) -> Device:
         desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
         last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
         ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"], tags=tuple(row["tags"].split()),
-        title=row["title"],
+        title=row["title"], muted_ms=row["muted_ms"], muted_until_ms=row["muted_until_ms"],
+        muted_why=row["muted_why"], muted_by=row["muted_by"],
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import DeviceEndedError
 from server.fleet.fleet import Device, Fleet, Outbox, reported_gen
+from server.fleet.mutes import NOT_MUTED
 from server.ingest.faults import shortened
 from server.people import MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
@@ -82,7 +83,7 @@ class Revocations:
 
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: By) -> Device:
         now_ms, why = self.clock(), shortened(why, MAX_WHY)
-        gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
+        gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **NOT_MUTED, **changes}
         # the generation is kept, so that a device that comes back accepts its next assignment
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
         text = f"{known.device} was {ended} by {by}" + (f": {why}" if why else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 
+from server.errors import ServerError
 from server.registry.events import event_row
 from wire.codec import Json
 from wire.messages import Severity
@@ -85,6 +86,26 @@ def printable(text: str) -> str:
     """Replace what a database or a terminal can't take in ``text`` (lone surrogates, control characters)."""
     clean = text.encode("utf-8", "replace").decode()
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in clean)
+
+
+def check_printable(text: str, what: str, limit: int, refused: type[ServerError]) -> None:
+    """Check that ``text``, which a person wrote, has at most ``limit`` characters, all of them printable.
+
+    Args:
+        text: What the person wrote.
+        what: What it is, such as "a reason".
+        limit: How long it may be, in characters.
+        refused: The error to raise.
+
+    Raises:
+        ServerError: ``refused``, with the first character that does not print and where it stands.
+    """
+    if len(text) > limit:
+        raise refused(f"Expected {what} of at most {limit} characters, got {len(text)}: shorten it")
+    place = next((i for i, character in enumerate(text) if not character.isprintable()), None)
+    if place is not None:
+        said = f"U+{ord(text[place]):04X} as character {place + 1} of {text[:60]!r}"
+        raise refused(f"Expected {what} of printable characters, got {said}: leave it out")
 
 
 def shortened(text: str, limit: int) -> str:

@@ -29,6 +29,10 @@ DEVICES = sa.Table(
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("tags", sa.Text, nullable=False, default="", server_default=""),
     sa.Column("title", sa.String(100), nullable=False, default="", server_default=""),
+    sa.Column("muted_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("muted_until_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("muted_why", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("muted_by", sa.Text, nullable=False, default="", server_default=""),
     change_column("devices"),
 )
 
@@ -121,6 +125,12 @@ def insert_device(connection: sa.Connection, row: Mapping[str, object]) -> None:
 def update_device(connection: sa.Connection, device: str, changes: Mapping[str, object]) -> bool:
     """Change columns of one device; return whether it exists."""
     return connection.execute(DEVICES.update().where(DEVICES.c.device == device).values(dict(changes))).rowcount == 1
+
+
+def end_mute(connection: sa.Connection, device: str, until_ms: int, changes: Mapping[str, object]) -> bool:
+    """Change columns of one device whose mute still ends at ``until_ms``; return whether it did."""
+    query = DEVICES.update().where(DEVICES.c.device == device, DEVICES.c.muted_until_ms == until_ms)
+    return connection.execute(query.values(dict(changes))).rowcount == 1
 
 
 def update_devices(connection: sa.Connection, changes: Mapping[str, Mapping[str, object]]) -> None:

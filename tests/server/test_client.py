@@ -232,6 +232,15 @@ def test_a_device_is_tagged_named_and_found(client: FleetClient) -> None:
     assert client.devices(tag="day") == ()
 
 
+def test_a_device_is_muted_and_unmuted(client: FleetClient) -> None:
+    """Each call returns the device as it is then; a person's reason is kept."""
+    name = client.devices()[0].device
+    muted = client.mute_device(name, why="power works", by="ada")
+    assert (muted.muted_ms > 0, muted.muted_until_ms, muted.muted_why) == (True, 0, "power works")
+    assert [one.device for one in client.devices(condition="muted")] == [name]
+    assert client.unmute_device(name).muted_ms == 0
+
+
 def test_a_rollout_from_creation_to_its_end(client: FleetClient) -> None:
     """Made, approved, paused, resumed and aborted; groups and devices are typed too."""
     made = client.create_rollout("m-1", canary=["cam-1"])

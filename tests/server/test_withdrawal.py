@@ -213,6 +213,6 @@ def test_a_command_that_there_is_not_is_named_with_those_that_there_are(args: li
     """Not the help of another one, nor an error about its arguments."""
     done = CliRunner().invoke(main, ["devices", *args])
     assert done.exit_code == 2
-    known = "benchmark, commission, list, logs, remove, rename, revoke, tag"
+    known = "benchmark, commission, list, logs, mute, remove, rename, revoke, tag, unmute"
     assert f"Expected a command ({known}) or a state directory, got '{args[0]}'" in done.stderr
     assert ("did you mean 'revoke'" in done.stderr) is (args[0] == "revok")

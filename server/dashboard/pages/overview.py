@@ -66,6 +66,7 @@ _FIGURES: Mapping[FleetCondition, Tone] = {
     FleetCondition.COMMISSIONING: Tone.BUSY, FleetCondition.DRIFTING: Tone.BAD, FleetCondition.FAILING: Tone.BAD,
     FleetCondition.LOST: Tone.BAD, FleetCondition.SILENT: Tone.WARN, FleetCondition.PAUSED: Tone.WARN,
     FleetCondition.DISCONNECTED: Tone.CALM, FleetCondition.NEVER_CONNECTED: Tone.WARN,
+    FleetCondition.MUTED: Tone.CALM,
 }  # fmt: skip
 Asked = tuple[tuple[str, str], ...]
 _LEVELS = {

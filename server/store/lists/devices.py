@@ -42,6 +42,7 @@ class FleetCondition(StrEnum):
     DRIFTING = "drifting"  # flagged by its newest evidence
     COMMISSIONING = "commissioning"  # its baseline is being collected
     PAUSED = "paused"  # in a rollout that is paused, and without the release
+    MUTED = "muted"  # nothing is told of it for a while
 
 
 class DeviceSort(StrEnum):
@@ -153,6 +154,10 @@ class _Fields:
             FleetCondition.SILENT: sa.and_(seen, state.not_in(AWAY), ~recent), FleetCondition.NEVER_CONNECTED: ~seen,
             FleetCondition.UPDATING: sa.and_(there, self.phase.not_in(["", *_CALM])),
             FleetCondition.FAILING: sa.and_(seen, fails), FleetCondition.PAUSED: waits,
+            FleetCondition.MUTED: sa.and_(
+                DEVICES.c.muted_ms > 0,
+                sa.or_(DEVICES.c.muted_until_ms == 0, DEVICES.c.muted_until_ms > self.now_ms),
+            ),
             FleetCondition.DRIFTING: sa.func.coalesce(self.newest(sa.case((self.drifts, 1), else_=0)), 0) == 1,
             FleetCondition.COMMISSIONING: sa.func.coalesce(self.newest(sa.case((self.begins, 1), else_=0)), 0) == 1,
         }  # fmt: skip

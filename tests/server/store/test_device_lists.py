@@ -132,6 +132,9 @@ def test_each_condition_names_its_devices_and_counts_them(database: Database) ->
     change(database, "d4", reported=encode(failed).decode())
     change(database, "d5", reported=encode(Reported(reason=ANSWERS_NOTHING)).decode())
     change(database, "d6", state="disconnected", reported=encode(Reported(safe_mode=True)).decode())
+    change(database, "d0", muted_ms=1)
+    change(database, "d3", muted_ms=1, muted_until_ms=NOW_MS + 1)
+    change(database, "d4", muted_ms=1, muted_until_ms=NOW_MS)  # over
     judge(database, "d0", 1_000, flagged=True)
     judge(database, "d1", 1_500, flagged=True)
     judge(database, "d1", 2_000)  # not any more
@@ -145,6 +148,7 @@ def test_each_condition_names_its_devices_and_counts_them(database: Database) ->
         FleetCondition.DRIFTING: ["d0"],
         FleetCondition.COMMISSIONING: ["d3"],
         FleetCondition.PAUSED: [],
+        FleetCondition.MUTED: ["d0", "d3"],
     }  # fmt: skip
     assert {one: names(database, condition=one) for one in FleetCondition} == wanted
     counts = listing(database).counts()

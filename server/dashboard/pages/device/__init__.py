@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.access.roles import Need
-from server.dashboard.pages.device.acts import Accepting, Asking, Calling, Leaving, Recommissioning
+from server.dashboard.pages.device.acts import Accepting, Asking, Calling, Leaving, Muting, Recommissioning
 from server.dashboard.pages.device.drift import show_evidence, show_streams
 from server.dashboard.pages.device.figures import FiguresOverTime
 from server.dashboard.pages.device.head import show_head
@@ -45,6 +45,7 @@ def _build(device: str, visit: Visit) -> None:
         Accepting(visit, device).build()
         Recommissioning(visit, device).build()
         Calling(visit, device).build()
+        Muting(visit, device).build()
         Leaving(visit, device).build()
 
 

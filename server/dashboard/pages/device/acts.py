@@ -13,12 +13,14 @@ from nicegui import ui
 
 from server.access.roles import Need
 from server.dashboard.commands import BENCHMARK, LOGS, CommandView, command_view
+from server.dashboard.pages.device.head import mute_text
 from server.dashboard.theme import ask_decision, ask_why, heading, live, pill
 from server.dashboard.visit import Visit
 from server.drift.places import NewPlace
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.naming import DeviceNaming
+from server.people import MAX_WHY
 from wire.codec import Json
 
 _VERBS: Mapping[str, tuple[str, Mapping[str, Json], float]] = {  # its button, arguments, and how long it may wait
@@ -188,6 +190,58 @@ class Calling:
         wanted, known = set(tags.replace(",", " ").split()), set(services.fleet.device(self.device).tags)
         naming.tag(self.device, wanted - known, known - wanted, by=by)
         return naming.rename(self.device, title, by=by)
+
+
+_SPANS_MS: Mapping[str, int] = {
+    "for 4 hours": 4 * 3_600_000, "for a day": 86_400_000, "for a week": 7 * 86_400_000, "until it is unmuted": 0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Muting:
+    """The button that mutes the device, or unmutes it, on one visitor's page."""
+
+    visit: Visit
+    device: str
+
+    def build(self) -> None:
+        """Show the button that is possible now, for a device of the fleet."""
+        fleet = self.visit.services.fleet
+        try:
+            known = fleet.device(self.device)
+        except UnknownDeviceError:
+            return
+        if known.ended:
+            return
+        muted = known.is_muted(fleet.clock())
+        with ui.element("section").classes("tf-card"):
+            heading("Mute")
+            ui.label(
+                f"Muted {mute_text(known)}." if muted else
+                "For works on it, or a fault that is known: it raises no alert and no concern of its own. It is judged "
+                "for drift and counts in rollouts as before, and the overview says that it is muted."
+            ).classes("tf-muted tf-small")  # fmt: skip
+            with ui.element("div").classes("tf-row"):
+                if not muted:
+                    span = ui.select(list(_SPANS_MS), value=next(iter(_SPANS_MS)), label="How long")
+                    span.props("dense outlined").style("min-width: 180px")
+                    why = ui.input("Why").props(f"dense outlined maxlength={MAX_WHY}")
+                act = self._unmute if muted else partial(self._mute, span, why)
+                button = ui.button("Unmute this device" if muted else "Mute this device", on_click=act)
+                button.props("no-caps dense outline").style("padding: 4px 14px")
+
+    async def _mute(self, span: ui.select, why: ui.input) -> None:
+        for_ms, now_ms = _SPANS_MS[str(span.value)], self.visit.services.fleet.clock()
+        until_ms, mutes = now_ms + for_ms if for_ms else 0, self.visit.services.mutes
+        await self._do(partial(mutes.mute, self.device, until_ms, str(why.value or ""), by=self.visit.by()))
+
+    async def _unmute(self) -> None:
+        await self._do(partial(self.visit.services.mutes.unmute, self.device, by=self.visit.by()))
+
+    async def _do(self, act: Callable[[], Device]) -> None:
+        if await self.visit.ask(act, Need.OPERATE) is not None:
+            with self.visit.client:
+                ui.navigate.reload()
 
 
 @dataclass(frozen=True, slots=True)

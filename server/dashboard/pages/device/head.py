@@ -16,6 +16,7 @@ from server.dashboard.views import Status, Tone, ago, clock_off, clock_time, evi
 from server.drift.rows import attributes_left_out, attributes_of
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
+from server.fleet.mutes import until_text
 from server.retraining.harm import DEVICE
 from wire.enrolment import IdentityProof
 
@@ -85,6 +86,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     return (
         *((("name", device.title),) if device.title else ()),
         *((("tags", " ".join(device.tags)),) if device.tags else ()),
+        *((("muted", mute_text(device)),) if device.is_muted(now_ms) else ()),
         ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()),
         *((("inputs", device.answers_nothing),) if device.answers_nothing else ()),
@@ -98,6 +100,12 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
         *((("replay", replayed),) if replayed else ()),
         *((("clock", clock_off(device.clock_off_ms)),) if device.clock_off_ms else ()),
     )  # fmt: skip
+
+
+def mute_text(device: Device) -> str:
+    """Return until when, by whom and why the device is muted, in words."""
+    why = f": {device.muted_why}" if device.muted_why else ""
+    return f"{until_text(device.muted_until_ms)}, by {device.muted_by}{why}"
 
 
 def _head(summary: DeviceSummary) -> None:
