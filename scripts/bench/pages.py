@@ -54,11 +54,11 @@ LISTS = (
     "/api/commissions?limit=500", "/api/samples",
     "/api/samples?unlabelled=true", "/api/samples?device=dev-00007", "/api/audit", "/api/retraining", "/api/jobs",
     "/api/overall", "/api/overall/unjudged?limit=500", "/api/devices/dev-00007/telemetry",
-    "/api/devices/dev-00007/usage",
+    "/api/devices/dev-00007/usage", "/api/search?text=dev-07", "/api/search?text=cam",
 )  # fmt: skip
 PAGES = (
     "/", "/?search=dev-07", "/?condition=drifting", "/rollouts", "/rollouts/{rollout}", "/events", "/samples",
-    "/retraining", "/device/dev-00007",
+    "/retraining", "/device/dev-00007", "/search?text=dev-07",
 )  # fmt: skip
 
 

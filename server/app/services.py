@@ -74,6 +74,8 @@ from server.rollout.ledger import RolloutLedger
 from server.rollout.regressions import Regressions, held_text
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
+from server.search import api as search_api
+from server.search.find import Search
 from server.store.database import Database, open_database
 from server.telemetry.histograms import WindowHistograms
 from server.trust.authority import load_authority
@@ -427,6 +429,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         accounts_api.users_router(auth, parts.users),
         accounts_api.tokens_router(auth, parts.tokens),
         acts_api.router(auth, parts.acts),
+        search_api.router(auth, Search(parts.database)),
         describe.router(api),
         failures.unknown_path(),
     ):

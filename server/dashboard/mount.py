@@ -28,6 +28,7 @@ def mount(app: FastAPI, services: Services) -> None:
         rollouts,
         sample,
         samples,
+        search,
     )
     from server.dashboard.pages.people import acts, tokens, users  # noqa: PLC0415 - likewise
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
@@ -36,10 +37,25 @@ def mount(app: FastAPI, services: Services) -> None:
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
     acts.add_export(app, services, sessions)
+    search.add_suggestions(app, services, sessions)
     pages = Pages(services, sessions)
     for page in (
         account, overview, alerts, device, rollouts, events, samples, sample, label, retraining, users, tokens, acts,
     ):  # fmt: skip
+        account,
+        overview,
+        alerts,
+        device,
+        rollouts,
+        events,
+        samples,
+        sample,
+        retraining,
+        users,
+        tokens,
+        acts,
+        search,
+    ):
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

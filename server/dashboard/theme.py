@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance as Row
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
+SCRIPT = files("server.dashboard.finding").joinpath("search.js").read_text(encoding="utf-8")
+_SEARCH = """<form action="/search" method="get" role="search"><input id="tf-search" type="search" name="text"
+ aria-label="Search everything" placeholder="Search ( / )" autocomplete="off" spellcheck="false" maxlength="200"
+ role="combobox" aria-expanded="false" aria-controls="tf-found" aria-autocomplete="list"></form>
+<div id="tf-found" role="listbox" aria-label="Found" hidden></div>"""
 PAGES = (
     ("/", "Overview"), ("/alerts", "Alerts"), ("/rollouts", "Rollouts"), ("/events", "Events"), ("/samples", "Samples"),
     ("/retraining", "Retraining"),
@@ -69,7 +74,7 @@ def frame(
     """
     _IS_OPEN[ui.context.client] = is_open
     _VISITORS[ui.context.client] = who
-    ui.add_head_html(f"<style>{STYLE}</style>")
+    ui.add_head_html(f"<style>{STYLE}</style><script>{SCRIPT}</script>")
     ui.page_title(f"{title}: tinyfleet")
     ui.colors(primary="#1f5fbf", negative="#b3261e")
     request = ui.context.client.request
@@ -83,6 +88,7 @@ def frame(
             if counts and target in counts:
                 _counted(link, name, counts[target], is_open)
         ui.element("div").classes("tf-grow")
+        ui.html(_SEARCH, sanitize=False).classes("tf-search")
         ui.link(who.account, "/account").classes("tf-nav" + (" tf-nav-on" if path == "/account" else ""))
         button = ui.button(icon="contrast").on("click", js_handler=_TURN_DARK)
         button.props('flat round dense color=grey aria-label="Light or dark"')

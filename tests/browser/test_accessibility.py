@@ -32,6 +32,7 @@ PAGES = (
     "/users/ada",
     "/tokens",
     "/acts",
+    "/search?text=meter",
 )
 WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}
 IMPACTS = ("serious", "critical")

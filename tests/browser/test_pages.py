@@ -452,3 +452,54 @@ def test_a_person_issues_a_token_and_changes_the_password(visitor: Page, world: 
     log_in(f"{password} 2")
     visitor.wait_for_url("**/")
     assert [text for text in said if "Content Security Policy" in text] == []
+
+
+def test_the_search_is_used_by_keyboard_alone(operator: Page) -> None:
+    """A slash leads to the field, what is found comes while one types, arrows choose and Enter goes there."""
+    operator.goto("/events")
+    field = operator.get_by_label("Search everything")
+    operator.get_by_role("heading", name="Events").click()
+    operator.keyboard.press("/")
+    expect(field).to_be_focused()
+    operator.keyboard.type("meter")
+    options = operator.get_by_role("listbox", name="Found").get_by_role("option")
+    expect(options.first).to_contain_text("meter-07")
+    operator.keyboard.press("ArrowDown")
+    operator.keyboard.press("ArrowDown")
+    expect(options.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", "tf-found-1")
+    operator.keyboard.press("Enter")
+    expect(operator).to_have_url("/device/meter-08")
+
+
+def test_enter_without_a_choice_shows_all_that_is_found(operator: Page) -> None:
+    """Also without a script: the field is a form. Escape closes what was found."""
+    field = operator.get_by_label("Search everything")
+    field.fill("digits-2")
+    found = operator.locator(".tf-hit")
+    expect(found.first).to_be_visible()
+    operator.keyboard.press("Escape")
+    expect(found).to_have_count(0)
+    operator.keyboard.press("Enter")
+    expect(operator).to_have_url("/search?text=digits-2")
+    rollouts = operator.locator("section", has=operator.get_by_role("heading", name="Rollouts"))
+    expect(rollouts.get_by_role("link")).to_have_attribute("href", "/rollouts/r2")
+    operator.goto("/search?text=%3Cimg+src%3Dx%3E")
+    expect(operator.get_by_role("main")).to_contain_text("Nothing found")
+
+
+def test_a_slash_in_a_field_is_a_slash(operator: Page) -> None:
+    """Somebody who types a reason is not led away."""
+    operator.goto("/events")
+    field = operator.get_by_label("Search the text")
+    field.focus()
+    operator.keyboard.type("a/b")
+    expect(field).to_have_value("a/b")
+
+
+def test_suggestions_end_with_the_session(operator: Page) -> None:
+    """A field of a page left open asks in vain."""
+    assert operator.context.request.get("/search/suggest?text=meter").json()["found"]
+    operator.context.request.post("/logout")
+    answer = operator.context.request.get("/search/suggest?text=meter")
+    assert (answer.status, answer.json()) == (401, {"found": []})

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 _PAGES: Mapping[str, Callable[[str], str]] = {
     "alert": lambda name: f"/alerts?{urlencode({'id': name})}",
     "device": lambda name: f"/device/{_part(name)}",
+    "job": lambda _: "/retraining",
     "release": lambda name: f"/rollouts?{urlencode({'release': name})}",
     "retraining": lambda _: "/retraining",
     "rollout": lambda name: f"/rollouts/{_part(name)}",
@@ -16,8 +17,6 @@ _PAGES: Mapping[str, Callable[[str], str]] = {
     "user": lambda name: f"/users/{_part(name)}",
     "verdict": lambda _: "/",
 }
-ADMINS = frozenset({"token", "user"})
-"""Kinds whose pages only admins have."""
 
 
 def page_of(kind: str, name: str) -> str:

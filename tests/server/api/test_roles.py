@@ -38,7 +38,8 @@ TABLE: Mapping[Need, str] = {
         GET /api/retraining, GET /api/rollouts,
         GET /api/rollouts/{rollout}, GET /api/rollouts/{rollout}/foresight,
         GET /api/rollouts/{rollout}/members, GET /api/verdicts/{verdict}/replay, GET /api/samples,
-        GET /api/samples/{sample}/changes, GET /api/samples/{sample}/image, GET /api/verdicts, GET /metrics
+        GET /api/samples/{sample}/changes, GET /api/samples/{sample}/image, GET /api/search, GET /api/verdicts,
+        GET /metrics
     """,
     Need.LABEL: """
         PUT /api/samples/{sample}/label

@@ -1,0 +1,1 @@
+"""The search over devices, releases, rollouts, verdicts, samples, jobs and users."""
