@@ -49,7 +49,9 @@
       return;
     }
     const many = options().length;
-    if (event.key === "Escape") { clearTimeout(waiting); close(); }
+    if (event.key === "Escape" && !list().hidden) { // a second Escape empties the field, as in browsers
+      event.preventDefault(); clearTimeout(waiting); close();
+    }
     else if (many && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
       event.preventDefault();
       chosen = (chosen + (event.key === "ArrowDown" ? 1 : chosen < 0 ? 0 : -1) + many) % many;
