@@ -41,21 +41,8 @@ def mount(app: FastAPI, services: Services) -> None:
     pages = Pages(services, sessions)
     for page in (
         account, overview, alerts, device, rollouts, events, samples, sample, label, retraining, users, tokens, acts,
-    ):  # fmt: skip
-        account,
-        overview,
-        alerts,
-        device,
-        rollouts,
-        events,
-        samples,
-        sample,
-        retraining,
-        users,
-        tokens,
-        acts,
         search,
-    ):
+    ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process
