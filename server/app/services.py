@@ -30,6 +30,7 @@ from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
 from server.api.auth import FILE_ROLE, Auth
+from server.api.labels import review as labels_review_api
 from server.api.people import accounts as accounts_api
 from server.api.people import acts as acts_api
 from server.app.answers import dress
@@ -65,6 +66,7 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
+from server.retraining.labels.review import LabelReview
 from server.retraining.ledger import Triggers
 from server.retraining.new_places import NewPlaces
 from server.retraining.samples import SampleStore
@@ -415,6 +417,9 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         health.metrics_router(auth, registry),
         rollouts_api.router(auth, parts.rollouts),
         retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
+        labels_review_api.router(
+            auth, LabelReview(database=parts.database, samples=parts.retraining.samples), parts.clock
+        ),
         retraining_api.audit_router(auth, parts.audit),
         measurements_api.router(auth, parts.measurements, parts.fleet),
         retraining_api.jobs_list_router(auth, parts.retraining.jobs),

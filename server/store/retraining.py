@@ -376,6 +376,21 @@ def last_labelled(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     return list(connection.execute(order).mappings())
 
 
+def first_samples(connection: sa.Connection, model: str, images: Collection[str]) -> dict[str, int]:
+    """Return the id of the first sample of each of ``images`` of ``model``, but expired ones."""
+    query = sa.select(SAMPLES.c.sha256, sa.func.min(SAMPLES.c.id)).where(
+        SAMPLES.c.model == model, SAMPLES.c.sha256.in_(images), SAMPLES.c.expired_ms == 0
+    )
+    return {str(sha256): int(number) for sha256, number in connection.execute(query.group_by(SAMPLES.c.sha256))}
+
+
+def labelled_images(connection: sa.Connection, model: str, limit: int) -> list[sa.RowMapping]:
+    """Return the first sample of each labelled image of ``model``, the newest image first."""
+    first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.model == model, SAMPLES.c.label.is_not(None))
+    query = SAMPLES.select().where(SAMPLES.c.id.in_(first.group_by(SAMPLES.c.sha256)))
+    return list(connection.execute(query.order_by(SAMPLES.c.id.desc()).limit(limit)).mappings())
+
+
 def labelled_samples(
     connection: sa.Connection, devices: Sequence[str], since_ms: int, model: str
 ) -> list[sa.RowMapping]:

@@ -26,6 +26,7 @@ PAGES = (
     "/samples/1",
     "/label",
     "/label?model=digits",
+    "/label/review?model=digits",
     "/retraining",
     "/account",
     "/users",

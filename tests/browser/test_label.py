@@ -92,3 +92,17 @@ def test_a_viewer_may_not_label(visitor: Page, world: World) -> None:
     expect(page.get_by_role("main")).to_contain_text("You may look, not label")
     page.goto("/label?trigger=99")
     expect(page.get_by_role("main")).to_contain_text("No such retraining")
+
+
+def test_what_to_look_at_again_is_listed(operator: Page, world: World) -> None:
+    """A marked image, with who marked it, and why no label is doubted."""
+    samples = world.app.parts.retraining.samples
+    (known, *_) = samples.latest(unlabelled=True)
+    samples.mark(known.id, "unsure", "ada", 60_000)
+    operator.goto("/label")
+    operator.get_by_role("link", name="Labels of digits to look at again").click()
+    main = operator.get_by_role("main")
+    expect(main).to_contain_text("can't tell, by ada, 1970-01-01 00:01:00 UTC")
+    expect(main).to_contain_text("30 are needed")
+    operator.get_by_role("link", name=f"Sample {known.id}", exact=True).click()
+    operator.wait_for_url(f"**/samples/{known.id}")

@@ -32,7 +32,7 @@ TABLE: Mapping[Need, str] = {
         GET /api/devices/{device}/commands/{command_id}, GET /api/devices/{device}/history,
         GET /api/devices/{device}/ran,
         GET /api/devices/{device}/telemetry, GET /api/devices/{device}/usage, GET /api/events, GET /api/evidence,
-        GET /api/jobs, GET /api/lineage, GET /api/lineage/devices, GET /api/lineage/samples,
+        GET /api/jobs, GET /api/labels/review, GET /api/lineage, GET /api/lineage/devices, GET /api/lineage/samples,
         GET /api/overall, GET /api/overall/{signal}, GET /api/places, GET /api/pools,
         GET /api/releases/{name},
         GET /api/retraining, GET /api/rollouts,
@@ -42,7 +42,8 @@ TABLE: Mapping[Need, str] = {
         GET /metrics
     """,
     Need.LABEL: """
-        PUT /api/samples/{sample}/label
+        POST /api/samples/{sample}/take-back, PUT /api/samples/{sample}/label,
+        PUT /api/samples/{sample}/mark
     """,
     Need.OPERATE: """
         POST /api/alerts/{alert}/acknowledge, POST /api/alerts/{alert}/note, POST /api/alerts/{alert}/resolve,

@@ -339,6 +339,8 @@ def labels(said: Protocol) -> None:
     """Answers of people to the samples of ``learning``, leases and marks."""
     said.called.add(answers.has_answer)
     said.ask(answers.lock_image, "x", "q")
+    said.ask(retraining.first_samples, "x", ["p", "q", "none"])
+    said.ask(retraining.labelled_images, "x", 4)
     for person, label, first in (("anna", "1", "1"), ("Ben", "2", "2"), ("anna", "3", ""), ("cy", "2", "")):
         said.ask(answers.put_answer, "x", "q", person, label, LATE_MS, first=first, seen=person == "cy")
     for image, model in (("q", "x"), ("p", "x"), ("q", "model")):

@@ -7,11 +7,13 @@ the error rate of the model by such labels is too low. Whether it was in view is
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from nicegui import ui
 
 from server.access.roles import Need
+from server.dashboard.pages.label import review
 from server.dashboard.pages.label.one import KEYS, OneAtATime
 from server.dashboard.services import Services
 from server.dashboard.theme import empty, heading
@@ -20,7 +22,8 @@ from server.retraining.labels.queue import LabelQueue, LabelScope
 
 
 def add_page(pages: Pages) -> None:
-    """Add the page."""
+    """Add the pages."""
+    review.add_page(pages)
 
     @ui.page("/label")
     def page(request: Request, model: str = "", trigger: int = 0) -> Response | None:
@@ -47,6 +50,8 @@ def _build(model: str, trigger: int, visit: Visit) -> None:
         empty("You may look, not label", "An admin gives the role labeller.")
         return
     ui.add_body_html(KEYS)  # with the page: a script that comes later does not run
+    if scope.model:
+        _review_link(scope.model)
     column = ui.element("div").classes("tf-column")
     build = OneAtATime(visit, queue, scope).build if scope.model else partial(_choice, queue, visit)
 
@@ -66,7 +71,14 @@ async def _choice(queue: LabelQueue, visit: Visit) -> None:
         return
     for scope, left in found:
         with ui.element("section").classes("tf-card tf-row"):
-            where = f"trigger={scope.trigger}" if scope.trigger else f"model={scope.model}"
+            where = f"trigger={scope.trigger}" if scope.trigger else f"model={quote(scope.model, safe='')}"
             what = f"{scope.model}, for retraining {scope.trigger}" if scope.trigger else scope.model
             ui.link(what, f"/label?{where}").classes("tf-link")
             ui.label(f"{left} image{'s' if left != 1 else ''} without a label").classes("tf-muted")
+            if not scope.trigger:
+                _review_link(scope.model)
+
+
+def _review_link(model: str) -> None:
+    link = ui.link("To look at again", f"/label/review?model={quote(model, safe='')}").classes("tf-link")
+    link.props["aria-label"] = f"Labels of {model} to look at again"
