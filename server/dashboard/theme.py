@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
@@ -169,6 +170,50 @@ def meter(ratio: float, tone: Tone, what: str) -> None:
     bar.props["aria-label"] = what
     with bar:
         ui.element("div").classes(f"tf-fill-{tone}").style(f"width: {percent}%")
+
+
+class Markup(str):
+    """HTML in which texts are escaped: see ``tag``."""
+
+    __slots__ = ()
+
+
+def tag(name: str, *parts: str, look: str = "", style: str = "", **attributes: str) -> Markup:
+    """Return one element of HTML; ``parts`` are escaped unless they are ``Markup``, ``look`` are its classes.
+
+    A page's server side keeps some 5 kB for each of its elements and visitors, and for what ``show_markup`` shows once.
+    """
+    given = {"class": look, "style": style, **{key.replace("_", "-"): value for key, value in attributes.items()}}
+    shown = "".join(f' {key}="{escape(value)}"' for key, value in given.items() if value)
+    inside = "".join(part if isinstance(part, Markup) else escape(part) for part in parts)
+    return Markup(f"<{name}{shown}>{inside}</{name}>")
+
+
+def show_markup(*parts: Markup, look: str = "") -> None:
+    """Show ``parts`` as one element without buttons, with the classes ``look``."""
+    ui.html("".join(parts), sanitize=False).classes(look)
+
+
+def pill_tag(status: Status) -> Markup:
+    """Return what ``pill`` shows."""
+    return tag("div", status.text, look=f"tf-pill {tone_class(status.tone)}")
+
+
+def meter_tag(ratio: float, tone: Tone, what: str) -> Markup:
+    """Return what ``meter`` shows."""
+    percent = f"{round(100 * min(max(ratio, 0.0), 1.0))}"
+    bar = tag("div", look=f"tf-fill-{tone}", style=f"width: {percent}%")
+    return tag("div", bar, look="tf-meter", role="meter", aria_valuenow=percent, aria_label=what)
+
+
+def device_tag(device: str) -> Markup:
+    """Return a link to the page of ``device``."""
+    return tag("a", device, look="tf-link", href=f"/device/{device}")
+
+
+def more_tag(count: int) -> Markup:
+    """Return what ``and_more`` shows."""
+    return tag("div", f"and {count} more", look="tf-muted tf-small") if count else Markup("")
 
 
 def empty(title: str, text: str) -> None:

@@ -30,15 +30,20 @@ class Triggers:
             return tuple(_trigger(row) for row in store.all_triggers(connection, limit))
 
     def page(
-        self, *, model: str = "", phase: str = "", limit: int = _KEPT, cursor: str | None = None
+        self, *, model: str = "", phase: str = "", limit: int = _KEPT, cursor: str | None = None,
+        open_first: bool = False,
     ) -> Page[Trigger]:  # fmt: skip
-        """Return a page of triggers, newest first; "" for any.
+        """Return a page of triggers, newest first; "" for any; ``open_first``: those that are not over before them.
 
         Raises:
             CursorRefusedError: If ``cursor`` is not the ``next`` of such a page.
         """
         with self.database.begin() as connection:
-            return lists.trigger_page(connection, model=model, phase=phase, limit=limit, cursor=cursor).of(_trigger)
+            found = lists.trigger_page(
+                connection, model=model, phase=phase, limit=limit, cursor=cursor,
+                first=[one.value for one in RetrainingPhase if one not in OVER] if open_first else (),
+            )  # fmt: skip
+        return found.of(_trigger)
 
     def count(self) -> int:
         """Return how many triggers there are."""

@@ -24,13 +24,19 @@ from server.dashboard.listing import (
 from server.dashboard.services import Services
 from server.dashboard.theme import (
     Column,
+    Markup,
     and_more,
+    device_tag,
     empty,
     heading,
     live_apart,
     live_table_apart,
-    meter,
+    meter_tag,
+    more_tag,
     pill,
+    pill_tag,
+    show_markup,
+    tag,
     tone_class,
 )
 from server.dashboard.views import Cut, DeviceRow, Status, Tone, clock_time, device_row
@@ -208,32 +214,34 @@ def _pools(pools: Cut[evidence.PoolView]) -> None:
             "whole fleet is judged once the baselines of most devices are complete."
         ).classes("tf-muted tf-small")
         for pool in pools.rows:
-            with ui.element("div").classes("tf-pool"):
-                ui.label(pool.name).style("font-weight: 550")
-                ui.label(pool.members).classes("tf-muted tf-small")
-                meter(pool.ratio, pool.status.tone, f"Evidence of {pool.name}, share of its threshold")
-                ui.label(pool.status.text).classes(f"tf-number tf-small tf-plain-{pool.status.tone}")
+            show_markup(
+                tag("div", pool.name, style="font-weight: 550"),
+                tag("div", pool.members, look="tf-muted tf-small"),
+                meter_tag(pool.ratio, pool.status.tone, f"Evidence of {pool.name}, share of its threshold"),
+                tag("div", pool.status.text, look=f"tf-number tf-small tf-plain-{pool.status.tone}"),
+                look="tf-pool",
+            )
         and_more(pools.more, "with less evidence")
 
 
 def show_verdict(card: evidence.VerdictCard) -> None:
     """Show one verdict: its kind, devices, cause, and what to do."""
+    provisional = Status("provisional: baselines are still collected", Tone.BUSY)
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.kind.tone}"):
-        with ui.element("div").classes("tf-row"):
-            pill(card.kind)
-            if card.provisional:
-                pill(Status("provisional: baselines are still collected", Tone.BUSY))
-            if card.where:
-                ui.label(card.where).style("font-weight: 600")
-            ui.element("div").classes("tf-grow")
-            ui.label(card.since).classes("tf-muted tf-small")
-        with ui.element("div").classes("tf-row"):
-            ui.label(f"What changed: {card.cause or 'not known yet'}.")
-            ui.label(f"What to do: {card.action}.").style("font-weight: 600")
-        with ui.element("div").classes("tf-row tf-small"):
-            for device in card.devices.rows:
-                ui.link(device, f"/device/{device}").classes("tf-link")
-            and_more(card.devices.more)
+        show_markup(
+            pill_tag(card.kind),
+            pill_tag(provisional) if card.provisional else Markup(),
+            tag("div", card.where, style="font-weight: 600") if card.where else Markup(),
+            tag("div", look="tf-grow"),
+            tag("div", card.since, look="tf-muted tf-small"),
+            look="tf-row",
+        )
+        show_markup(
+            tag("div", f"What changed: {card.cause or 'not known yet'}."),
+            tag("div", f"What to do: {card.action}.", style="font-weight: 600"),
+            look="tf-row",
+        )
+        show_markup(*map(device_tag, card.devices.rows), more_tag(card.devices.more), look="tf-row tf-small")
 
 
 def _ended(services: Services) -> Cut[tuple[str, str]]:
@@ -249,9 +257,7 @@ def _show_ended(devices: Cut[tuple[str, str]]) -> None:
     heading("Revoked and removed")
     with ui.element("section").classes("tf-card"):
         for name, ended in devices.rows:
-            with ui.element("div").classes("tf-row tf-small"):
-                ui.link(name, f"/device/{name}").classes("tf-link")
-                ui.label(ended).classes("tf-muted")
+            show_markup(device_tag(name), tag("div", ended, look="tf-muted"), look="tf-row tf-small")
         and_more(devices.more, "see fleet-server devices list --ended")
 
 

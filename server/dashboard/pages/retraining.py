@@ -8,14 +8,37 @@ from functools import partial
 from nicegui import ui
 
 from server.access.roles import Need
-from server.dashboard.learning import TriggerCard, look_text, trigger_card
+from server.dashboard.learning import RetrainingStage, TriggerCard, look_text, trigger_card
+from server.dashboard.listing import (
+    CURSOR,
+    FilterField,
+    SharedLook,
+    filter_form,
+    page_ends,
+    pager,
+    refused,
+    values_of,
+)
 from server.dashboard.services import Services
-from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
-from server.dashboard.views import Cut, Tone
+from server.dashboard.theme import (
+    Markup,
+    confirm,
+    device_tag,
+    empty,
+    heading,
+    live_apart,
+    more_tag,
+    pill,
+    show_markup,
+    tag,
+    tone_class,
+)
+from server.dashboard.views import Tone
 from server.dashboard.visit import Pages, Visit
 from server.errors import UnknownJobError
 from server.retraining.jobs import Jobs
-from server.retraining.policy import Trigger
+from server.retraining.policy import RetrainingPhase, Trigger
+from server.store.lists.paging import Page
 
 _SHOWN = 20
 _DETAILS = {
@@ -24,13 +47,28 @@ _DETAILS = {
 }
 
 
+FIELDS = (
+    FilterField(name="model", label="Model"),
+    FilterField(name="phase", label="Phase", choices={one.value: one.value for one in RetrainingPhase}),
+)
+Asked = tuple[tuple[str, str], ...]
+
+
 def add_page(pages: Pages) -> None:
     """Add the page."""
-    pages.add("/retraining", "Retraining", _build)
+    looks: SharedLook[Asked, Page[TriggerCard]] = SharedLook(partial(_cards, pages.services))
+    pages.add("/retraining", "Retraining", partial(_build, looks))
 
 
-def _build(visit: Visit) -> None:
-    visit.look = live(lambda: _cards(visit.services), Approval(visit).show)
+def _build(looks: SharedLook[Asked, Page[TriggerCard]], visit: Visit) -> None:
+    values, wrong = values_of(visit.request.query_params, FIELDS)
+    filter_form("/retraining", FIELDS, values)
+    look = partial(looks.get, tuple(sorted(values.items())))
+    if wrong := wrong or refused(look):
+        empty("No such list", f"{wrong}. See all retrainings at the address /retraining.")
+        return
+    visit.look = live_apart(look, Approval(visit, asked=bool(values)).show)
+    live_apart(page_ends(look), lambda found: pager("/retraining", values, found, "retrainings"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +76,18 @@ class Approval:
     """The cards on one visitor's page, with the actions of their buttons."""
 
     visit: Visit
+    asked: bool = False
 
-    def show(self, found: Cut[TriggerCard]) -> None:
+    def show(self, found: Page[TriggerCard]) -> None:
         """Show the retrainings, open ones first."""
-        if not found.rows:
+        if not found.rows and self.asked:
+            empty("No retraining here", "None is as the filters ask: see all at the address /retraining.")
+        elif not found.rows:
             text = "It begins when a site, a cohort or the fleet sees something new for several windows."
             empty("No retraining yet", text)
         for card in found.rows:
             with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.phase.tone}"):
                 self._card(card)
-        and_more(found.more, "see GET /api/retraining")
 
     def _card(self, card: TriggerCard) -> None:
         with ui.element("div").classes("tf-row"):
@@ -59,25 +99,20 @@ class Approval:
                 ui.button(card.ask, on_click=partial(self._ask, card)).props("no-caps unelevated dense").style(
                     "padding: 4px 14px"
                 )
-        with ui.element("ol").classes("tf-stages"):
-            for stage in card.stages:
-                tone = Tone.BUSY if stage.now else stage.tone
-                step = ui.element("li").classes(f"tf-stage {tone_class(tone)}")
-                if stage.now:
-                    step.props('aria-current="step"')
-                with step:
-                    ui.label(stage.name)
-        ui.label(f"What changed: {card.words or 'not known yet'}.")
-        if card.text:
-            ui.label(card.text[:1].upper() + card.text[1:] + ".").style("font-weight: 600")
-        if card.look:
-            ui.label(card.look).classes("tf-muted tf-small")
-        with ui.element("div").classes("tf-row tf-small"):
-            ui.label(f"drifted under {card.release or 'an unknown release'}" + (
-                f"; result {card.result}" if card.result else "")).classes("tf-muted")  # fmt: skip
-            for device in card.devices.rows:
-                ui.link(device, f"/device/{device}").classes("tf-link")
-            and_more(card.devices.more)
+        show_markup(
+            tag("ol", *map(_stage_tag, card.stages), look="tf-stages"),
+            tag("div", f"What changed: {card.words or 'not known yet'}."),
+            tag("div", card.text[:1].upper() + card.text[1:] + ".", style="font-weight: 600")
+            if card.text else Markup(),
+            tag("div", card.look, look="tf-muted tf-small") if card.look else Markup(),
+            tag(
+                "div",
+                tag("div", f"drifted under {card.release or 'an unknown release'}"
+                    + (f"; result {card.result}" if card.result else ""), look="tf-muted"),
+                *map(device_tag, card.devices.rows), more_tag(card.devices.more), look="tf-row tf-small",
+            ),
+            look="tf-group",
+        )  # fmt: skip
 
     async def _ask(self, card: TriggerCard) -> None:
         if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
@@ -85,11 +120,19 @@ class Approval:
             await self.visit.do(approve, Need.APPROVE)
 
 
-def _cards(services: Services) -> Cut[TriggerCard]:
-    triggers, now_ms = services.retraining.triggers, services.fleet.clock()
-    jobs = services.retraining.jobs
-    cards = [trigger_card(trigger, now_ms, look=_look(jobs, trigger)) for trigger in triggers.all(_SHOWN)]
-    return Cut(tuple(sorted(cards, key=lambda card: not card.open)), triggers.count() - len(cards))
+def _cards(services: Services, asked: Asked) -> Page[TriggerCard]:
+    values, now_ms, jobs = dict(asked), services.fleet.clock(), services.retraining.jobs
+    found = services.retraining.triggers.page(
+        model=values.get("model", ""), phase=values.get("phase", ""), limit=_SHOWN, cursor=values.get(CURSOR),
+        open_first=True,
+    )  # fmt: skip
+    return found.of(lambda trigger: trigger_card(trigger, now_ms, look=_look(jobs, trigger)))
+
+
+def _stage_tag(stage: RetrainingStage) -> Markup:
+    tone = Tone.BUSY if stage.now else stage.tone
+    now = {"aria_current": "step"} if stage.now else {}
+    return tag("li", tag("div", stage.name), look=f"tf-stage {tone_class(tone)}", **now)
 
 
 def _look(jobs: Jobs, trigger: Trigger) -> str:

@@ -23,26 +23,31 @@ from server.dashboard.listing import (
     refused,
     values_of,
 )
-from server.dashboard.progress import GroupView, MemberRow, RolloutCard, member_row, rollout_card
+from server.dashboard.progress import GroupView, MemberRow, MemberView, RolloutCard, member_row, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.theme import (
     FIRST_S,
     FRESH_S,
     Column,
+    Markup,
     and_more,
     ask_decision,
     ask_name,
     ask_why,
     choose,
     confirm,
+    device_tag,
     empty,
     heading,
     keep_fresh,
-    live,
     live_apart,
     live_table_apart,
-    meter,
+    meter_tag,
+    more_tag,
     pill,
+    pill_tag,
+    show_markup,
+    tag,
 )
 from server.dashboard.views import Cut, Status, Tone, ago, clock_time
 from server.dashboard.visit import Pages, Visit
@@ -61,7 +66,7 @@ from server.rollout.thresholds import devices
 from server.store.lists.paging import Page
 from server.store.lists.rollouts import MemberFilter
 
-_SHOWN, _OFFERS_COUNTED, _MAX_ID = 20, 12, 80
+_SHOWN, _OFFERS_COUNTED, _MAX_ID = 10, 12, 80
 _QUESTIONS = {
     "approve": (
         "Approve {release}?",
@@ -111,7 +116,10 @@ def add_page(pages: Pages) -> None:
     kept: Kept[RolloutCard] = {}
     cards: SharedLook[Asked, Page[RolloutCard]] = SharedLook(partial(_cards, services, kept))
     offered: SharedLook[str, FormChoices] = SharedLook(lambda _: form_choices(services))
-    pages.add("/rollouts", "Rollouts", partial(_build, cards, offered))
+    released: SharedLook[str, Cut[ReleaseRow]] = SharedLook(
+        lambda _: release_rows(services.versions.releases(), services.fleet.devices())
+    )
+    pages.add("/rollouts", "Rollouts", partial(_build, Looks(cards, offered, released)))
     members: SharedLook[tuple[str, Asked], Page[MemberRow]] = SharedLook(partial(_member_rows, services))
 
     @ui.page("/rollouts/{rollout}")
@@ -119,20 +127,29 @@ def add_page(pages: Pages) -> None:
         return pages.show(request, "/rollouts", "Rollout", partial(_build_members, members, rollout[:_MAX_ID]))
 
 
-def _build(cards: SharedLook[Asked, Page[RolloutCard]], offered: SharedLook[str, FormChoices], visit: Visit) -> None:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What all visitors share: the cards of each address, what the form offers, and the releases."""
+
+    cards: SharedLook[Asked, Page[RolloutCard]]
+    offered: SharedLook[str, FormChoices]
+    released: SharedLook[str, Cut[ReleaseRow]]
+
+
+def _build(looks: Looks, visit: Visit) -> None:
     if visit.may(Need.OPERATE):
-        NewRollout(visit, offered).build()
+        NewRollout(visit, looks.offered).build()
     values, wrong = values_of(visit.request.query_params, FIELDS)
     filter_form("/rollouts", FIELDS, values)
     asked = tuple(sorted(values.items()))
-    look = partial(cards.get, asked)
+    look = partial(looks.cards.get, asked)
     if not (wrong := wrong or refused(look)):
         steering = Steering(visit, asked)
         visit.look = live_apart(look, steering.show)
         live_apart(page_ends(look), lambda found: pager("/rollouts", dict(asked), found, "rollouts"))
     else:
         empty("No such list", f"{wrong}. See all rollouts at the address /rollouts.")
-    Releases(visit).build()
+    Releases(visit).build(looks.released)
 
 
 def _build_members(looks: SharedLook[tuple[str, Asked], Page[MemberRow]], rollout: str, visit: Visit) -> None:
@@ -208,13 +225,13 @@ class Steering:
                 button.props(f"no-caps dense {_LOOKS[action]}").style("padding: 4px 14px")
         if card.reason:
             ui.label(card.reason).style("font-weight: 600")
-        for text, look in (
+        texts = (
             (card.scope, "tf-small"), (card.failing, "tf-muted tf-small"), (card.disagreeing, "tf-muted tf-small"),
             (card.shadow, "tf-small"), (card.shadow and card.shadow_means, "tf-muted tf-small"),
             (card.replay, "tf-small"), *((caution, "tf-small") for caution in card.cautions),
-        ):  # fmt: skip
-            if text:
-                ui.label(text).classes(look)
+        )  # fmt: skip
+        if any(text for text, _ in texts):
+            show_markup(*(tag("div", text, look=look) for text, look in texts if text))
         for group in card.groups:
             may_skip = group.may_skip and self.visit.may(Need.APPROVE)
             show_group(group, partial(self._skip, card, group.name) if may_skip else None)
@@ -292,27 +309,31 @@ class Steering:
 
 def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = None) -> None:
     """Show one group: its bar, figures and devices, and a button if a person may ``skip`` it."""
-    with ui.element("div").style("display: flex; flex-direction: column; gap: 6px; padding-top: 6px"):
+    bar = meter_tag(
+        group.committed_ratio, Tone.BAD if group.failed or group.stuck else Tone.GOOD, f"Committed in {group.name}"
+    )
+    figures = (
+        tag("div", group.name, style="font-weight: 600; min-width: 90px"),
+        tag("div", bar, style="flex: 1; min-width: 120px"),
+        tag("div", f"{group.committed} of {group.total} committed", look="tf-number tf-small"),
+        *map(pill_tag, group.states),
+    )
+    rest = (
+        tag("div", *map(_member_tag, group.members.rows), more_tag(group.members.more), look="tf-row tf-small"),
+        tag("div", "; ".join(filter(None, (group.needs, group.air))), look="tf-muted tf-small"),
+    )
+    if skip is None:
+        show_markup(tag("div", *figures, look="tf-row"), *rest, look="tf-group")
+        return
+    with ui.element("div").classes("tf-group"):
         with ui.element("div").classes("tf-row"):
-            ui.label(group.name).style("font-weight: 600; min-width: 90px")
-            with ui.element("div").style("flex: 1; min-width: 120px"):
-                meter(
-                    group.committed_ratio,
-                    Tone.BAD if group.failed or group.stuck else Tone.GOOD,
-                    f"Committed in {group.name}",
-                )
-            ui.label(f"{group.committed} of {group.total} committed").classes("tf-number tf-small")
-            for status in group.states:
-                pill(status)
-            if skip is not None:
-                ui.button("Skip group", on_click=skip).props("no-caps dense outline").style("padding: 2px 10px")
-        with ui.element("div").classes("tf-row tf-small"):
-            for member in group.members.rows:
-                with ui.element("span").classes("tf-row").style("gap: 6px"):
-                    ui.link(member.device, f"/device/{member.device}").classes("tf-link")
-                    pill(member.standing)
-            and_more(group.members.more)
-        ui.label("; ".join(filter(None, (group.needs, group.air)))).classes("tf-muted tf-small")
+            show_markup(*figures, look="tf-row tf-grow")
+            ui.button("Skip group", on_click=skip).props("no-caps dense outline").style("padding: 2px 10px")
+        show_markup(*rest)
+
+
+def _member_tag(member: MemberView) -> Markup:
+    return tag("span", device_tag(member.device), pill_tag(member.standing), look="tf-row", style="gap: 6px")
 
 
 def _cards(services: Services, kept: Kept[RolloutCard], asked: Asked) -> Page[RolloutCard]:
@@ -534,7 +555,7 @@ class NewRollout:
                 ui.notify(f"Rollout of {made.release} to {devices(len(made.members))} made: approve it to begin")
 
 
-_RELEASES_SHOWN = 50
+_RELEASES_SHOWN = 25
 _NAMED = 12
 _WITHDRAWAL = (
     "No device is offered it any more, and its rollouts are aborted. Devices that run it go on. This can't be undone."
@@ -584,36 +605,29 @@ class Releases:
 
     visit: Visit
 
-    def build(self) -> None:
+    def build(self, released: SharedLook[str, Cut[ReleaseRow]]) -> None:
         """Show the list; it is empty before the first release."""
-        services = self.visit.services
-        live(lambda: release_rows(services.versions.releases(), services.fleet.devices()), self._show)
+        live_apart(partial(released.get, ""), self._show)
 
     def _show(self, found: Cut[ReleaseRow]) -> None:
         if found.rows:
             heading("Releases")
         for row in found.rows:
             with ui.element("div").classes("tf-card"), ui.element("div").classes("tf-row"):
-                ui.label(row.name).style("font-weight: 600")
-                ui.label(f"published {row.published}").classes("tf-muted tf-small")
                 runs = f"still runs on {row.running}" if row.withdrawn and row.running else f"runs on {row.running}"
-                ui.label(runs).classes("tf-small")
-                ui.element("div").classes("tf-grow")
-                if row.withdrawn:
-                    pill(
-                        Status(
-                            f"withdrawn {row.withdrawn}"
-                            + (f" by {row.by}" if row.by else "")
-                            + (f": {row.why}" if row.why else ""),
-                            Tone.BAD,
-                        )
-                    )
-                elif self.visit.may(Need.OPERATE):
+                by = (f" by {row.by}" if row.by else "") + (f": {row.why}" if row.why else "")
+                show_markup(
+                    tag("div", row.name, style="font-weight: 600"),
+                    tag("div", f"published {row.published}", look="tf-muted tf-small"),
+                    tag("div", runs, look="tf-small"),
+                    pill_tag(Status(f"withdrawn {row.withdrawn}{by}", Tone.BAD)) if row.withdrawn else Markup(),
+                    *map(device_tag, row.devices),
+                    more_tag(row.running - len(row.devices) if row.devices else 0),
+                    look="tf-row tf-grow",
+                )
+                if not row.withdrawn and self.visit.may(Need.OPERATE):
                     button = ui.button("Withdraw", on_click=partial(self._ask, row.name))
                     button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
-                for device in row.devices:
-                    ui.link(device, f"/device/{device}").classes("tf-link tf-small")
-                and_more(row.running - len(row.devices) if row.devices else 0)
         and_more(found.more, "see fleet-server releases list")
 
     async def _ask(self, release: str) -> None:

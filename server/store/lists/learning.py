@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from server.store.lists.paging import Order, Page, SortKey, equal, read_page
@@ -35,15 +37,18 @@ def sample_page(  # noqa: PLR0913 - a filter and a place in the list
 
 
 def trigger_page(
-    connection: sa.Connection, *, model: str, phase: str, limit: int, cursor: str | None
+    connection: sa.Connection, *, model: str, phase: str, limit: int, cursor: str | None, first: Collection[str] = (),
 ) -> Page[sa.RowMapping]:  # fmt: skip
-    """Return a page of retrainings, newest first; "" for any.
+    """Return a page of retrainings, newest first; "" for any; ``first``: phases of those that come before all others.
 
     Raises:
         CursorRefusedError: If ``cursor`` is of another list.
     """
-    query = TRIGGERS.select().where(*equal(TRIGGERS, model=model, phase=phase))
-    return read_page(connection, query, _TRIGGERS, limit, cursor)
+    query, order = TRIGGERS.select().where(*equal(TRIGGERS, model=model, phase=phase)), _TRIGGERS
+    if first:
+        later = sa.case((TRIGGERS.c.phase.in_(sorted(first)), 0), else_=1)
+        order = Order("retraining, some first", (SortKey(later, int), *_TRIGGERS.keys))
+    return read_page(connection, query, order, limit, cursor)
 
 
 def job_page(
