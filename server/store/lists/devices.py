@@ -219,7 +219,7 @@ def device_page(  # noqa: PLR0913 - a filter, an order and a place in it
     fields = _Fields(connection.dialect.name, now_ms, silent_ms)
     order = ENDED_ORDER if wanted.ended else fields.order(sort, descending=descending)
     query = sa.select(*DEVICES.c).where(*fields.where(wanted))
-    return read_page(connection, query, order, limit, cursor)
+    return read_page(connection, query, order, limit, cursor, asked=wanted)
 
 
 def count_devices(connection: sa.Connection, now_ms: int, silent_ms: int) -> dict[FleetCondition | None, int]:

@@ -1,13 +1,15 @@
 """Pages of a list: a stable order, and cursors beside whose rows the next page begins and the previous one ends.
 
 A cursor holds the values of the last row by which the list is sorted, not a number of rows to skip: rows that come or
-go between two pages neither repeat nor hide another one. A row whose own place in the order changes meanwhile may.
+go between two pages neither repeat nor hide another one. A row whose own place in the order changes meanwhile may. It
+also holds a digest of what was asked for: with other filters it would name a page of another list.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +23,7 @@ from server.errors import CursorRefusedError
 Row = TypeVar("Row")
 Made = TypeVar("Made")
 _MAX_CURSOR = 2_000
+_DIGEST = 12  # hexadecimal digits: filters that are not the same by mistake, not by intent
 _MAX_INT = 2**63
 _AFTER, _BEFORE = "after", "before"
 
@@ -79,22 +82,26 @@ def has_word(column: sa.ColumnElement[str], word: str) -> sa.ColumnElement[bool]
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
-def read_page(
+def read_page(  # noqa: PLR0913 - a query and a place in its list
     connection: sa.Connection, query: sa.Select[Any], order: Order, limit: int, cursor: str | None, *,
-    counted: bool = True,
+    counted: bool = True, asked: object = None,
 ) -> Page[sa.RowMapping]:  # fmt: skip
     """Return at most ``limit`` rows of ``query`` beside ``cursor``; if ``counted``, the first page has the total.
 
+    ``asked``: the filters, to which cursors are bound, with a stable ``repr``; None: the query with its parameters, for
+    queries that do not depend on the time.
+
     Raises:
-        CursorRefusedError: If ``cursor`` is not one of this list in this order.
+        CursorRefusedError: If ``cursor`` is not one of this list in this order with these filters.
     """
+    digest = _digest(_parts(connection, query) if asked is None else asked)
     names, made = [], []
     for index, key in enumerate(order.keys):
         known = isinstance(key.value, sa.Column)  # the rows have it
         names.append(key.value.name if isinstance(key.value, sa.Column) else f"key_{index}")
         made += [] if known else [key.value.label(names[-1])]
     wanted = query.add_columns(*made)
-    back, place = _read(order, cursor) if cursor is not None else (False, None)
+    back, place = _read(order, cursor, digest) if cursor is not None else (False, None)
     keys = [replace(key, descending=key.descending is not back) for key in order.keys]
     wanted = wanted.order_by(*(key.value.desc() if key.descending else key.value.asc() for key in keys))
     if place is not None:
@@ -105,7 +112,7 @@ def read_page(
         rows = rows[::-1]
 
     def beside(row: sa.RowMapping, *, back: bool) -> str:
-        return _written(order.name, [_BEFORE if back else _AFTER, *(row[name] for name in names)])
+        return _written(order.name, [digest, _BEFORE if back else _AFTER, *(row[name] for name in names)])
 
     return Page(
         rows=tuple(rows),
@@ -122,7 +129,8 @@ def names_page(name: str, names: Iterable[str], limit: int, cursor: str | None) 
         CursorRefusedError: If ``cursor`` is not one of this list.
     """
     every = sorted(set(names))
-    back, place = _read(Order(name, (SortKey(sa.literal(""), str),)), cursor) if cursor is not None else (False, [])
+    order = Order(name, (SortKey(sa.literal(""), str),))
+    back, place = _read(order, cursor, "") if cursor is not None else (False, [])
     first, end = 0, limit
     if back:
         end = bisect_left(every, str(place[0]))
@@ -133,8 +141,8 @@ def names_page(name: str, names: Iterable[str], limit: int, cursor: str | None) 
     rows = every[first:end]
     return Page(
         rows=tuple(rows),
-        next=_written(name, [_AFTER, rows[-1]]) if rows and end < len(every) else None,
-        previous=_written(name, [_BEFORE, rows[0]]) if rows and first > 0 else None,
+        next=_written(name, ["", _AFTER, rows[-1]]) if rows and end < len(every) else None,
+        previous=_written(name, ["", _BEFORE, rows[0]]) if rows and first > 0 else None,
         total=len(every) if cursor is None else None,
     )
 
@@ -153,13 +161,22 @@ def _after(keys: Sequence[SortKey], values: Sequence[str | int | float]) -> sa.C
     return sa.or_(beyond, sa.and_(first.value == value, _after(keys[1:], values[1:])))
 
 
+def _parts(connection: sa.Connection, query: sa.Select[Any]) -> object:
+    compiled = query.compile(dialect=connection.dialect)
+    return str(compiled), sorted(compiled.params.items())
+
+
+def _digest(asked: object) -> str:
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:_DIGEST]
+
+
 def _written(name: str, values: Sequence[object]) -> str:
     data = json.dumps([name, *values], separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _read(order: Order, cursor: str) -> tuple[bool, list[str | int | float]]:
-    """Return whether ``cursor`` leads back, and the values of the row beside its page."""
+def _read(order: Order, cursor: str, digest: str) -> tuple[bool, list[str | int | float]]:
+    """Return whether ``cursor`` leads back, and the values of the row beside its page; ``digest``: of the filters."""
     shown = f"{cursor[:40]!r}"
     message = f"Expected the next of a page of this list in this order, got {shown}: leave cursor out to begin again"
     padded = cursor[:_MAX_CURSOR] + "=" * (-len(cursor) % 4)
@@ -167,10 +184,14 @@ def _read(order: Order, cursor: str) -> tuple[bool, list[str | int | float]]:
         document = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:
         raise CursorRefusedError(message) from error
-    if not isinstance(document, list) or len(document) != len(order.keys) + 2:
+    if not isinstance(document, list) or len(document) != len(order.keys) + 3:
         raise CursorRefusedError(message)
-    name, way, *values = document
+    name, of_filters, way, *values = document
     if name != order.name or way not in (_AFTER, _BEFORE):
+        raise CursorRefusedError(message)
+    if of_filters != digest:
+        message = f"Expected the next of a page with these filters, got {shown}, of others: leave cursor out, or give "
+        message += "the same"
         raise CursorRefusedError(message)
     for key, value in zip(order.keys, values, strict=True):
         fits = type(value) is key.kind or (key.kind is float and type(value) is int)

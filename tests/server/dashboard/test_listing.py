@@ -15,6 +15,7 @@ from server.app.state_directory import init_state
 from server.dashboard.listing import FilterField, SharedLook, address, values_of
 from server.dashboard.pages import overview
 from server.rollout.model import Group, Member, MemberStanding, Rollout, RolloutPhase
+from server.store.lists.devices import DeviceFilter
 from server.trust.online_keys import init_online_keys
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Severity
@@ -167,9 +168,11 @@ def test_the_overview_shows_a_page_of_devices_by_its_address(pages: tuple[Server
     assert "<script>alert(1)" not in evil
     cursor = app.parts.situation.listing.page(limit=2).next
     assert shown(client.get(f"/?cursor={cursor}").text) == {"cam-2", "cam-3"}
+    south = app.parts.situation.listing.page(DeviceFilter(site="south"), limit=1).next
     app.parts.revocations.remove("cam-4", "gone")
     last = app.parts.situation.listing.page(limit=2, cursor=cursor)
-    assert "No device here" in client.get(f"/?site=south&search=cam-4&cursor={cursor}").text
+    assert "No device here" in client.get(f"/?site=south&cursor={south}").text
+    assert "No such list" in client.get(f"/?site=north&cursor={south}").text
     assert last.next is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -221,6 +222,17 @@ def test_refuses_a_cursor_that_it_did_not_give(database: Database) -> None:
     for odd in ("", "x", "é", "=", "A" * 2_500, "W10", "[1]", *made):
         with pytest.raises(CursorRefusedError, match="leave cursor out"):
             listing(database).page(cursor=odd)
+
+
+def test_refuses_the_cursor_of_another_filter(database: Database) -> None:
+    """The clock goes on between two pages: a filter that asks for who is there stays the same."""
+    later = replace(listing(database), clock=lambda: NOW_MS + 5)
+    there = DeviceFilter(condition=FleetCondition.CONNECTED)
+    first = listing(database).page(there, limit=1)
+    assert len(later.page(there, limit=1, cursor=first.next).rows) == 1
+    for other in (DeviceFilter(), DeviceFilter(condition=FleetCondition.CONNECTED, search="c")):
+        with pytest.raises(CursorRefusedError, match="of others"):
+            listing(database).page(other, limit=1, cursor=first.next)
 
 
 def test_refuses_the_cursor_of_another_order(database: Database) -> None:

@@ -117,6 +117,36 @@ def test_a_cursor_is_of_its_list(database: Database) -> None:
                         ask(connection, limit=2, cursor=cursor)
 
 
+def test_a_cursor_is_of_its_filters(database: Database) -> None:
+    """Those of another filter are refused with a reason, forth and back; the same filters and another limit go on."""
+
+    def ask(connection: sa.Connection, device: str = "", cursor: str | None = None, limit: int = 1) -> Rows:
+        return drift.evidence_page(connection, device=device, limit=limit, cursor=cursor)
+
+    with database.begin() as connection:
+        everybody, one = ask(connection), ask(connection, "d0")
+        assert len(ask(connection, "d0", one.next, 9).rows) == 1
+        assert len(ask(connection, "", everybody.next, 9).rows) == COUNT - 1
+        back = ask(connection, "d0", one.next).previous
+        for device, cursor in (("d0", everybody.next), ("d1", one.next), ("", one.next), ("d1", back)):
+            with pytest.raises(CursorRefusedError, match="of others: leave cursor out, or give the same"):
+                ask(connection, device, cursor)
+
+
+def test_retrainings_that_go_on_come_first_on_a_page(database: Database) -> None:
+    """Then the others, each newest first; a cursor is of one of both orders."""
+    with database.begin() as connection:
+        connection.execute(TRIGGERS.update().where(TRIGGERS.c.id == 2).values(phase="training"))
+
+        def ask(cursor: str | None = None, first: tuple[str, ...] = ("training",)) -> Rows:
+            return learning.trigger_page(connection, model="", phase="", limit=2, cursor=cursor, first=first)
+
+        page = ask()
+        assert [one["id"] for one in page.rows + ask(page.next).rows] == [2, 5, 4, 3]
+        with pytest.raises(CursorRefusedError):
+            ask(page.next, ())
+
+
 def test_events_are_found_by_what_they_are(database: Database) -> None:
     """Each filter alone and together; every word of a search."""
     with database.begin() as connection:
