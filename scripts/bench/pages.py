@@ -54,11 +54,12 @@ LISTS = (
     "/api/commissions?limit=500", "/api/samples",
     "/api/samples?unlabelled=true", "/api/samples?device=dev-00007", "/api/audit", "/api/retraining", "/api/jobs",
     "/api/overall", "/api/overall/unjudged?limit=500", "/api/devices/dev-00007/telemetry",
-    "/api/devices/dev-00007/usage", "/api/search?text=dev-07", "/api/search?text=cam",
+    "/api/devices/dev-00007/usage", "/api/search?text=dev-07", "/api/search?text=cam", "/api/drift/map",
+    "/api/drift/map?by=camera", "/api/drift/map?by=device&stream=s1",
 )  # fmt: skip
 PAGES = (
     "/", "/?search=dev-07", "/?condition=drifting", "/rollouts", "/rollouts/{rollout}", "/events", "/samples",
-    "/retraining", "/device/dev-00007", "/search?text=dev-07",
+    "/retraining", "/device/dev-00007", "/search?text=dev-07", "/drift", "/drift?by=device",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``GET /api/evidence``, ``/api/verdicts``, ``/api/places`` and ``/api/commissions``: drift detection, and decisions.
+"""``GET /api/evidence``, ``/api/drift/map``, ``/api/verdicts``, ``/api/places``, ``/api/commissions``, and decisions.
 
 A person accepts a place or takes that back, and commissions devices again.
 """
@@ -21,6 +21,7 @@ from server.drift.verdicts import VerdictKind
 from server.people import SOMEBODY
 from server.store.database import Database
 from server.store.lists import drift as lists
+from server.telemetry.drift_map import COHORTS, STREAMS, DriftExplorer
 
 _SHOWN = 500  # places or commissions in an answer by default
 
@@ -212,6 +213,79 @@ def router(auth: Auth, database: Database, verdicts: Verdicts, alarms: Alarms, c
     def dismiss(verdict: Annotated[int, Path(ge=0, lt=2**63)], request: DismissRequest, caller: Caller) -> VerdictBody:
         """Let an open ``release_regression`` hold no rollout; it stays open while devices show it."""
         return VerdictBody.of(verdicts.dismiss(verdict, request.why, clock(), by=signed(caller, request.by)))
+
+    return routes
+
+
+class MapCellBody(ValueBody):
+    """What a stream holds of a cohort's evidence.
+
+    ``evidence_ratio``: the mean over its devices with a window, as a share of the threshold, at least: a device counts
+    with 0 if the stream is not among the five that hold most. ``largest_ratio``: of one device; ``devices``: that name
+    the stream.
+    """
+
+    stream: str
+    evidence_ratio: float
+    largest_ratio: float
+    devices: int
+    words: list[str]
+
+
+class MapRowBody(ValueBody):
+    """A cohort; ``windows``: devices with evidence in the window, which ``flagged``, ``faulty``, ``learning`` count.
+
+    ``largest_ratio``: null without a window, which is not the same as 0. ``cells``: of streams that a device names.
+    """
+
+    cohort: str
+    devices: int
+    windows: int
+    flagged: int
+    faulty: int
+    learning: int
+    largest_ratio: float | None
+    cells: list[MapCellBody]
+
+
+class DriftMapBody(ValueBody):
+    """A look at one window, not a test: alarms, and their budget, are of verdicts alone.
+
+    ``at_ms``: its start, null without any evidence. ``rows``: the ``cohorts`` with most evidence, those first;
+    ``streams``: those of ``all_streams`` that hold most. ``references``: how many the evidence is against.
+    """
+
+    at_ms: int | None
+    newest_ms: int | None
+    window_ms: int
+    by: str
+    rows: list[MapRowBody]
+    cohorts: int
+    streams: list[str]
+    all_streams: int
+    references: int
+
+
+def map_router(auth: Auth, explorer: DriftExplorer) -> APIRouter:
+    """Return the route for viewers."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.view)])
+
+    @routes.get("/api/drift/map")
+    def drift_map(  # noqa: PLR0913 - one argument a parameter of the query
+        *, by: Annotated[str, Query(min_length=1, max_length=200)] = "site",
+        at_ms: Annotated[int | None, Query(ge=0, lt=2**53)] = None, release: Name = "", attribute: Name = "",
+        value: Name = "", stream: Name = "", limit: Annotated[int, Query(ge=1, le=500)] = COHORTS,
+        streams: Annotated[int, Query(ge=1, le=64)] = STREAMS,
+    ) -> DriftMapBody:  # fmt: skip
+        """Return which streams hold the evidence of which cohort in one window, by default the newest.
+
+        ``by``: site, release, device or any attribute of devices. ``release``: evidence against its reference alone.
+        ``attribute`` and ``value``: of devices that have it alone. ``stream``: the cohorts with most of it first.
+        """
+        within = (attribute, value) if attribute else None
+        return DriftMapBody.of(explorer.explore(
+            by, at_ms=at_ms, release=release, within=within, stream=stream, cohorts=limit, streams=streams
+        ))  # fmt: skip
 
     return routes
 

@@ -79,6 +79,7 @@ from server.rollout.withdrawal import Withdrawal
 from server.search import api as search_api
 from server.search.find import Search
 from server.store.database import Database, open_database
+from server.telemetry.drift_map import DriftExplorer
 from server.telemetry.histograms import WindowHistograms
 from server.trust.authority import load_authority
 from server.trust.expiry import ExpiryWatch
@@ -125,6 +126,7 @@ class ServerParts:
     trust: TrustRepository
     drift: DriftService
     histograms: WindowHistograms
+    explorer: DriftExplorer
     rollouts: RolloutService
     retraining: RetrainingService
     audit: SteadyAudit
@@ -288,6 +290,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         spans=spans,
         drift=drift,
         histograms=WindowHistograms(database=database, registry=versions, has_pictures=versions.has_pictures),
+        explorer=DriftExplorer(database=database, versions=versions, window_ms=config.drift.window_ms),
         rollouts=rollouts,
         retraining=retraining,
         audit=audit,
@@ -426,6 +429,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         retraining_api.jobs_router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts, parts.drift.alarms, parts.clock),
+        evidence_api.map_router(auth, parts.explorer),
         evidence_api.places_router(auth, parts.drift.places, parts.clock),
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         alerts_api.router(auth, parts.alerts, parts.picture),

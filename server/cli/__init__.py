@@ -35,6 +35,7 @@ from server.app.state_directory import StateDirectory, init_state, is_locked, op
 from server.cli import listings
 from server.cli.alerts import alerts
 from server.cli.device_life import mute, unmute
+from server.cli.drift import drift
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
 from server.cli.frame import Listing as _Listing
@@ -1013,6 +1014,7 @@ devices.add_command(mute)
 devices.add_command(unmute)
 main.add_command(alerts)
 main.add_command(lineage)
+main.add_command(drift)
 main.add_command(users)
 main.add_command(tokens)
 record_commands(audit)

@@ -21,6 +21,7 @@ def mount(app: FastAPI, services: Services) -> None:
         account,
         alerts,
         device,
+        drift,
         events,
         label,
         overview,
@@ -40,8 +41,8 @@ def mount(app: FastAPI, services: Services) -> None:
     search.add_suggestions(app, services, sessions)
     pages = Pages(services, sessions)
     for page in (
-        account, overview, alerts, device, rollouts, events, samples, sample, label, retraining, users, tokens, acts,
-        search,
+        account, overview, alerts, drift, device, rollouts, events, samples, sample, label, retraining, users, tokens,
+        acts, search,
     ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()

@@ -23,6 +23,7 @@ from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database
+from server.telemetry.drift_map import DriftExplorer
 from server.telemetry.histograms import WindowHistograms
 
 
@@ -84,6 +85,10 @@ class Services(Protocol):
     @property
     def histograms(self) -> WindowHistograms:
         """Windows of devices beside their references."""
+
+    @property
+    def explorer(self) -> DriftExplorer:
+        """Heat maps of windows."""
 
     @property
     def rollouts(self) -> RolloutService:

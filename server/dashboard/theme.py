@@ -27,8 +27,8 @@ _SEARCH = """<form action="/search" method="get" role="search"><input id="tf-sea
  role="combobox" aria-expanded="false" aria-controls="tf-found" aria-autocomplete="list"></form>
 <div id="tf-found" role="listbox" aria-label="Found" hidden></div>"""
 PAGES = (
-    ("/", "Overview"), ("/alerts", "Alerts"), ("/rollouts", "Rollouts"), ("/events", "Events"), ("/samples", "Samples"),
-    ("/retraining", "Retraining"),
+    ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"), ("/events", "Events"),
+    ("/samples", "Samples"), ("/retraining", "Retraining"),
 )  # fmt: skip
 REFRESH_S = 1.5
 FRESH_S, FIRST_S = 1.0, 10.0

@@ -16,10 +16,11 @@ from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
 PAGES = (
-    "/device/gate-01",
     "/",
     "/alerts?id=1",
     "/device/meter-07",
+    "/drift",
+    "/drift?by=device&stream=laplacian",
     "/rollouts",
     "/events",
     "/samples",

@@ -37,7 +37,18 @@ def test_refuses_a_wrong_token(visitor: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/alerts", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1", "/samples/1/image"]
+    "path",
+    [
+        "/",
+        "/alerts",
+        "/drift",
+        "/device/meter-07",
+        "/rollouts",
+        "/events",
+        "/samples",
+        "/samples/1",
+        "/samples/1/image",
+    ],
 )
 def test_shows_nothing_to_who_is_not_logged_in(visitor: Page, path: str) -> None:
     """Every page leads to the login."""
@@ -131,6 +142,30 @@ def test_a_device_shows_its_figures_and_says_what_it_does_not_report(operator: P
     operator.goto("/device/gate-01")
     expect(operator.get_by_text("No window has arrived yet, or they are merged")).to_be_visible()
     expect(operator.get_by_text("No measurements arrived in this time: none ever has.")).to_be_visible()
+
+
+def test_the_map_leads_from_a_cell_to_the_devices_behind_it(operator: Page) -> None:
+    """By site, then the devices of a site by a stream, then one device; windows before are a link away."""
+    operator.goto("/drift")
+    expect(operator.get_by_role("table")).to_contain_text("82 %")
+    expect(operator.get_by_text("the budget of alarms holds for verdicts alone")).to_be_visible()
+    operator.get_by_role("link", name="82 % darker; 2 of 2 devices name it").click()
+    operator.wait_for_url("**/drift?by=device&having=site%3Dtechem&stream=luma_mean&at=*")
+    rows = operator.locator(".tf-heat tbody tr")
+    expect(rows).to_have_count(2)
+    expect(operator.get_by_text("A cohort sees something new")).to_be_visible()
+    operator.get_by_role("link", name="A day earlier").click()
+    expect(rows.first).not_to_contain_text("flagged")
+    operator.get_by_role("rowheader", name="meter-07").get_by_role("link").click()
+    operator.wait_for_url("**/device/meter-07")
+    for wrong, said in (
+        ("at=noon", "Expected a UTC time"),
+        ("having=x", "Expected ATTRIBUTE=VALUE"),
+        ("release=no-1", "Expected a release of the registry"),
+        ("x=1", "Expected by, having"),
+    ):
+        operator.goto(f"/drift?{wrong}")
+        expect(operator.get_by_text(said)).to_be_visible()
 
 
 def test_a_device_is_commissioned_again_with_a_reason(operator: Page, world: World) -> None:

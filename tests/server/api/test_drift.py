@@ -43,6 +43,25 @@ def test_evidence_of_all_devices_comes_with_the_pools(fleet: MemoryFleet) -> Non
     assert fleet.client().get("/api/evidence?limit=0").json()["code"] == "request_invalid"
 
 
+def test_a_map_adds_up_a_window_by_cohort_and_stream(fleet: MemoryFleet) -> None:
+    """By any attribute, within a cohort, and by time; what can't be asked for is refused."""
+    fleet.enrol("cam-1")
+    fleet.enrol("cam-2")
+    _store(fleet, _evidence("cam-1", 5))
+    client = fleet.client()
+    (row,) = client.get("/api/drift/map").json()["rows"]
+    assert (row["devices"], row["windows"], row["cells"][0]["evidence_ratio"]) == (2, 1, 0.5)
+    found = client.get("/api/drift/map?by=device").json()
+    assert [(one["cohort"], one["largest_ratio"]) for one in found["rows"]] == [("cam-1", 0.5), ("cam-2", None)]
+    assert (found["at_ms"], found["streams"], found["cohorts"]) == (0, ["luma_mean"], 2)
+    assert client.get("/api/drift/map?by=device&attribute=device&value=cam-2").json()["cohorts"] == 1
+    assert client.get("/api/drift/map?limit=1&by=device").json()["cohorts"] == 2
+    assert client.get("/api/drift/map?at_ms=99999999").json()["rows"][0]["windows"] == 0
+    assert client.get("/api/drift/map?release=no-1").status_code == 404
+    for wrong in ("by=", "limit=0", "at_ms=-1"):
+        assert client.get(f"/api/drift/map?{wrong}").json()["code"] == "request_invalid"
+
+
 def test_a_device_carries_a_summary_of_its_evidence(fleet: MemoryFleet) -> None:
     """A share of the threshold, flag and cause of its newest window; nothing before the first."""
     fleet.enrol("cam-1")
