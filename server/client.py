@@ -23,7 +23,14 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError, PageNeededError
+from server.errors import (
+    AnsweredError,
+    AnswerInvalidError,
+    ClientFileError,
+    NotRunningError,
+    PageNeededError,
+    ServerUntrustedError,
+)
 from server.people import SOMEBODY
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
@@ -52,7 +59,7 @@ _PAGE = 500
 _PAGE_NEEDED = PageNeededError.code
 _ANSWER_PAUSE_S = 0.25
 _TEXT = 500
-_FIRST_ERROR, _UNAUTHORIZED = 400, 401
+_FIRST_ERROR, _UNAUTHORIZED, _UNWELL = 400, 401, 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -760,6 +767,10 @@ class FleetClient:
         """Return the server's JSON answer, for a REST call that has no method here."""
         return self._document(self._ask(method, path, body, query=query))
 
+    def health(self) -> Mapping[str, Json]:
+        """Return the server's health: ``ok``, ``text`` with what is wrong, ``version`` and ``signs``."""
+        return self._document(self._ask("GET", "/api/health", may_be=(_UNWELL,)))
+
     def devices(  # noqa: PLR0913 - one argument a parameter of the query
         self, *, ended: bool = False, search: str = "", site: str = "", state: str = "", release: str = "",
         tag: str = "", condition: str = "",
@@ -778,19 +789,19 @@ class FleetClient:
 
     def device(self, device: str) -> DeviceInfo:
         """Return one device."""
-        return self._get(DeviceInfo, f"/api/devices/{_part(device)}")
+        return self._get(DeviceInfo, f"/api/devices/{part(device)}")
 
     def tag_device(
         self, device: str, *, add: Sequence[str] = (), remove: Sequence[str] = (), by: str = SOMEBODY
     ) -> DeviceInfo:
         """Give a device tags and take others from it; return it. ``by``: who decided it."""
         body: dict[str, Json] = {"add": list(add), "remove": list(remove), "by": by}
-        self._post(DeviceInfo, f"/api/devices/{_part(device)}/tags", body)
+        self._post(DeviceInfo, f"/api/devices/{part(device)}/tags", body)
         return self.device(device)
 
     def rename_device(self, device: str, title: str, *, by: str = SOMEBODY) -> DeviceInfo:
         """Show a device under the name ``title`` beside its id, "" for none; return it. ``by``: who decided it."""
-        self._post(DeviceInfo, f"/api/devices/{_part(device)}/title", {"title": title, "by": by})
+        self._post(DeviceInfo, f"/api/devices/{part(device)}/title", {"title": title, "by": by})
         return self.device(device)
 
     def mute_device(
@@ -816,12 +827,12 @@ class FleetClient:
 
         ``verb``: selftest, benchmark, logs, … (``docs/reference/wire.md``). The command expires after ``wait_s``.
         """
-        path = f"/api/devices/{_part(device)}/commands"
+        path = f"/api/devices/{part(device)}/commands"
         body: dict[str, Json] = {"verb": verb, "arguments": dict(arguments or {}), "ttl_s": wait_s}
         found, until_s = self._post(CommandInfo, path, body), time.monotonic() + wait_s
         while not found.answered_ms and time.monotonic() < until_s:
             time.sleep(_ANSWER_PAUSE_S)
-            found = self._get(CommandInfo, f"{path}/{_part(found.id)}")
+            found = self._get(CommandInfo, f"{path}/{part(found.id)}")
         return found
 
     def releases(self) -> tuple[ReleaseInfo, ...]:
@@ -830,7 +841,7 @@ class FleetClient:
 
     def running(self, release: str) -> tuple[str, ...]:
         """Return the ids of the devices that report running ``release``."""
-        return self._get(_RunningOn, f"/api/releases/{_part(release)}").running
+        return self._get(_RunningOn, f"/api/releases/{part(release)}").running
 
     def rollouts(self, *, members: bool = True) -> tuple[RolloutInfo, ...]:
         """Return every rollout, newest first; ``members``: with the devices of each, else ``members`` may be None."""
@@ -839,7 +850,7 @@ class FleetClient:
 
     def rollout(self, rollout: str) -> RolloutInfo:
         """Return one rollout."""
-        return self._whole(self._get(RolloutInfo, f"/api/rollouts/{_part(rollout)}"))
+        return self._whole(self._get(RolloutInfo, f"/api/rollouts/{part(rollout)}"))
 
     def rollout_devices(
         self, rollout: str, *, standing: str = "", search: str = ""
@@ -849,7 +860,7 @@ class FleetClient:
         An older server has no such list: its rollouts have all members.
         """
         query = {name: value for name, value in (("standing", standing), ("search", search)) if value}
-        path = f"/api/rollouts/{_part(rollout)}/members"
+        path = f"/api/rollouts/{part(rollout)}/members"
         for page in self._pages(_Members, path, {"limit": str(_PAGE), **query}):
             yield from page.members
 
@@ -879,19 +890,19 @@ class FleetClient:
 
     def approve(self, rollout: str, *, by: str = SOMEBODY) -> RolloutInfo:
         """Approve a rollout, so that it starts; ``by``: who decided it."""
-        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by}))
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{part(rollout)}/approve", {"by": by}))
 
     def pause(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Pause a rollout: no further device is assigned the release. ``by`` and ``why`` are recorded."""
-        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why}))
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{part(rollout)}/pause", {"by": by, "why": why}))
 
     def resume(self, rollout: str, *, how: str = "retry", by: str = SOMEBODY) -> RolloutInfo:
         """Resume a paused rollout; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
-        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by}))
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{part(rollout)}/resume", {"how": how, "by": by}))
 
     def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Abort a rollout; devices that have not committed go back. ``by`` and ``why`` are recorded."""
-        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why}))
+        return self._whole(self._post(RolloutInfo, f"/api/rollouts/{part(rollout)}/abort", {"by": by, "why": why}))
 
     def samples(self, *, unlabelled: bool = False, page: int = _PAGE) -> Iterator[SampleInfo]:
         """Yield the samples, newest first; with ``unlabelled``, each unlabelled image once, oldest first.
@@ -989,6 +1000,10 @@ class FleetClient:
         """Add a note to an alert."""
         return self._post(AlertInfo, f"/api/alerts/{alert}/note", {"note": note, "by": by})
 
+    def alert_picture(self, alert: int) -> bytes:
+        """Return the picture of an alert (PNG)."""
+        return self._ask("GET", f"/api/alerts/{alert}/picture").content
+
     def alert_routes(self) -> tuple[AlertRouteInfo, ...]:
         """Return the routes by which something is not delivered yet."""
         return self._get(_AlertRoutes, "/api/alerts/routes").routes
@@ -1041,7 +1056,7 @@ class FleetClient:
 
     def commission(self, device: str, *, why: str, by: str) -> CommissionInfo:
         """Let the baseline of ``device`` begin anew with its next window, and end its alarms; ``why``: what changed."""
-        return self._post(CommissionInfo, f"/api/devices/{_part(device)}/commission", {"why": why, "by": by})
+        return self._post(CommissionInfo, f"/api/devices/{part(device)}/commission", {"why": why, "by": by})
 
     def commission_all(self, attribute: str, value: str, *, why: str, by: str) -> tuple[CommissionInfo, ...]:
         """Do the same for all devices that have ``value`` of ``attribute``, such as "site"; return one for each."""
@@ -1067,7 +1082,7 @@ class FleetClient:
 
     def concern_names(self, signal: str) -> Iterator[str]:
         """Yield everything that a concern of the overall status names, each once and sorted; page by page."""
-        for page in self._pages(_ConcernNames, f"/api/overall/{_part(signal)}", {}):
+        for page in self._pages(_ConcernNames, f"/api/overall/{part(signal)}", {}):
             yield from page.names
 
     def close(self) -> None:
@@ -1105,23 +1120,25 @@ class FleetClient:
         return self._as(cls, self._ask("POST", path, body))
 
     def _ask(
-        self, verb: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        """Return the server's answer.
+        self, verb: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None,
+        may_be: tuple[int, ...] = (),
+    ) -> httpx.Response:  # fmt: skip
+        """Return the server's answer; ``may_be``: statuses that are no refusal here.
 
         Raises:
-            NotRunningError: If there is no answer in time.
+            NotRunningError: If there is no answer in time; ``ServerUntrustedError`` if its certificate is not trusted.
             AnsweredError: If the server refuses; carries its code and text.
         """
         try:
             answer = self._http.request(verb, path, json=body, params=query)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             said = str(error) or type(error).__name__
-            hint = "see that the server runs (fleet-server run) and can be reached from here"
             if "CERTIFICATE" in said or "certificate" in said:
-                hint = "give ca= the server's CA, and the host name that its certificate has"
+                hint = "give ca= (--ca) the server's CA, and the host name that its certificate has"
+                raise ServerUntrustedError(f"Expected an answer from {self.url}, got: {said}: {hint}") from error
+            hint = "see that the server runs (fleet-server run) and can be reached from here"
             raise NotRunningError(f"Expected an answer from {self.url}, got: {said}: {hint}") from error
-        if answer.status_code < _FIRST_ERROR:
+        if answer.status_code < _FIRST_ERROR or answer.status_code in may_be:
             return answer
         code, text = _refusal(answer)
         hint = ": give the operator.token of this server's state" if answer.status_code == _UNAUTHORIZED else ""
@@ -1154,7 +1171,7 @@ def _refusal(answer: httpx.Response) -> tuple[str, str]:
     return str(document.get("code") or f"http_{answer.status_code}"), text[:_TEXT]
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
     """Return ``name`` percent-encoded, as one segment of a path."""
     return quote(name, safe="")
 

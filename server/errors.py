@@ -14,6 +14,10 @@ ServerError
 │   ├── DatabaseNewerError        a newer tinyfleet has migrated it
 │   └── DatabaseForeignError      its tables or rows are not a fleet's
 ├── NotAgreedError            a person did not agree, or nobody was there to ask
+├── NotRunningError           no server answers
+│   └── ServerUntrustedError  a server whose certificate is not trusted
+├── AnsweredError             the running server refused
+├── NotLoggedInError          no token for a server on another host
 ├── ClientFileError           a client's token or certificate file can't be used
 ├── AnswerInvalidError        the answer is not from a server of this project, or from another version
 ├── BrokerError               mosquitto can't be started or does not answer
@@ -177,6 +181,19 @@ class NotRunningError(ServerError):
 
     code = "not_running"
     status = 503
+
+
+class ServerUntrustedError(NotRunningError):
+    """The server's certificate is not trusted, or of another host."""
+
+    code = "tls_untrusted"
+
+
+class NotLoggedInError(ServerError):
+    """There is no token for the address of a server."""
+
+    code = "not_logged_in"
+    status = 401
 
 
 class AnsweredError(ServerError):

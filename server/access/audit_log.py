@@ -12,10 +12,10 @@ before (``fleet-server audit head``, ``audit verify --anchor``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -180,25 +180,39 @@ class AuditLog:
 
         ``anchor``: number and hash of a record as ``head`` returned them before.
         """
-        last, previous, at_anchor = 0, "", ""
         with self.database.begin() as connection:
             end = store.head(connection)
-            at_end = ""
-            for row in store.every_act(connection):
-                why = _wrong(row, last + 1, previous)
-                if why:
-                    return ChainFinding(count=last, head_sha256=previous, broken_seq=int(row["seq"]), why=why)
-                last, previous = int(row["seq"]), str(row["sha256"])
-                if anchor is not None and last == anchor[0]:
-                    at_anchor = previous
-                at_end = previous if last == end[0] else at_end
-            why = _end_wrong(connection, end, at_end, last)
-        cut = bool(why)
-        if not cut and anchor is not None and anchor[0] and at_anchor != anchor[1]:
-            found = "ends before it" if last < anchor[0] else f"has {at_anchor} there"
-            why = f"the anchor says that record {anchor[0]} has {anchor[1]}, and the log {found}"
-        broken = 0 if not why else last + 1 if cut or anchor is None or last < anchor[0] else anchor[0]
-        return ChainFinding(count=last, head_sha256=previous, broken_seq=broken, why=why)
+            return verify_chain(store.every_act(connection), end, anchor, newest=lambda: store.head(connection)[0])
+
+
+def verify_chain(
+    records: Iterable[Mapping[Any, Any]], end: tuple[int, str], anchor: tuple[int, str] | None, *,
+    newest: Callable[[], int],
+) -> ChainFinding:  # fmt: skip
+    """Check each record against its hash and its place, and the last against ``end`` and ``anchor``.
+
+    Args:
+        records: All, oldest first; ``data`` as canonical JSON.
+        end: Number and hash of the last record, (0, "") for none, read before ``records``.
+        anchor: Number and hash of a record as ``AuditLog.head`` returned them before.
+        newest: Returns the number of the last record now: others append meanwhile.
+    """
+    last, previous, at_anchor, at_end = 0, "", "", ""
+    for row in records:
+        why = _wrong(row, last + 1, previous)
+        if why:
+            return ChainFinding(count=last, head_sha256=previous, broken_seq=int(row["seq"]), why=why)
+        last, previous = int(row["seq"]), str(row["sha256"])
+        if anchor is not None and last == anchor[0]:
+            at_anchor = previous
+        at_end = previous if last == end[0] else at_end
+    why = _end_wrong(end, at_end, last, newest)
+    cut = bool(why)
+    if not cut and anchor is not None and anchor[0] and at_anchor != anchor[1]:
+        found = "ends before it" if last < anchor[0] else f"has {at_anchor} there"
+        why = f"the anchor says that record {anchor[0]} has {anchor[1]}, and the log {found}"
+    broken = 0 if not why else last + 1 if cut or anchor is None or last < anchor[0] else anchor[0]
+    return ChainFinding(count=last, head_sha256=previous, broken_seq=broken, why=why)
 
 
 def parsed_anchor(text: str) -> tuple[int, str]:
@@ -214,7 +228,7 @@ def parsed_anchor(text: str) -> tuple[int, str]:
     return int(seq), sha256
 
 
-def _end_wrong(connection: sa.Connection, head: tuple[int, str], at_head: str, last: int) -> str:
+def _end_wrong(head: tuple[int, str], at_head: str, last: int, newest: Callable[[], int]) -> str:
     """Return what is wrong with the end of the records, "" for nothing.
 
     ``head`` was read before them, and ``at_head`` is the hash of its record. Others append meanwhile: records after it
@@ -222,12 +236,12 @@ def _end_wrong(connection: sa.Connection, head: tuple[int, str], at_head: str, l
     """
     if last < head[0] or at_head != head[1]:
         return f"the records end with {last}, and the head is that of {head[0]}: the end was cut off"
-    if last > head[0] and store.head(connection)[0] < last:
+    if last > head[0] and newest() < last:
         return f"the records end with {last}, and the head is that of {head[0]}: it is not that of the last"
     return ""
 
 
-def _wrong(row: sa.RowMapping, seq: int, previous: str) -> str:
+def _wrong(row: Mapping[Any, Any], seq: int, previous: str) -> str:
     if row["seq"] != seq:
         return f"record {seq} is missing" if row["seq"] > seq else f"expected record {seq}"
     if not _is_whole(row):
@@ -237,7 +251,7 @@ def _wrong(row: sa.RowMapping, seq: int, previous: str) -> str:
     return ""
 
 
-def _is_whole(row: sa.RowMapping) -> bool:
+def _is_whole(row: Mapping[Any, Any]) -> bool:
     try:
         data = json.loads(row["data"])
         written = canonical_bytes(data).decode() == row["data"]

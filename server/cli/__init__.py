@@ -3,7 +3,7 @@
 The commands that control a rollout send requests to the running server.
 Only this file prints.
 
-Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage.
+Where a command finds its server, DIR or another host, is in ``server.cli.place``; exit codes in ``server.cli.frame``.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from server.app.processes.ingest_process import IngestProcess
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
-from server.cli import listings
+from server.cli import afar, listings, login, records
 from server.cli.alerts import alerts
 from server.cli.device_life import mute, unmute
 from server.cli.drift import drift
 from server.cli.frame import JSON as _JSON
 from server.cli.frame import STATE as _STATE
 from server.cli.frame import Listing as _Listing
-from server.cli.frame import agreed
+from server.cli.frame import agreed, expect_reason
 from server.cli.frame import coded as _coded
 from server.cli.frame import console as _console
 from server.cli.frame import example as _example
 from server.cli.frame import opened as _opened
+from server.cli.frame import pairs as _pairs
 from server.cli.frame import path_value as _path
-from server.cli.frame import person as _person
 from server.cli.frame import print_rows as _print
 from server.cli.lineage import lineage
 from server.cli.people import record_commands, tokens, users
-from server.cli.running import operator_client
+from server.cli.place import PLACE as _PLACE
+from server.cli.place import AnyHost, ServerPlace
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.drift.alarms.records import Alarms
@@ -74,8 +75,6 @@ from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.liveness import presence
 from server.fleet.naming import DeviceNaming
 from server.fleet.revocation import Revocations
-from server.ingest.faults import shortened
-from server.people import MAX_WHY
 from server.prometheus import Scraped, write_files
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
@@ -120,7 +119,13 @@ Then log in at the address that run prints, as operator, with the token in state
 Exit codes:
   0  done
   1  refused or failed: "error [code]: what was expected, what was found, what to do" on stderr
-  2  wrong usage
+  2  wrong usage; apply --dry-run: something would change
+From another host (--server, TINYFLEET_SERVER, login) also:
+  3  no server answers there
+  4  its certificate is not trusted
+  5  no token, or a wrong one
+  6  the role of the token does not suffice
+  7  the server has no such request: it is older
 """
 
 
@@ -136,6 +141,8 @@ def _host_and_port(_ctx: click.Context, _param: click.Parameter, value: str | No
 
 class _Main(click.Group):
     """Accepts a group's name in the singular too, and ``resume`` and ``skip-group`` without their group's name."""
+
+    command_class = AnyHost
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, None when there is none."""
@@ -153,8 +160,10 @@ class _Main(click.Group):
 def main() -> None:
     """Take models to a fleet of devices and keep them right.
 
-    Every command names the server's state directory DIR, which holds its settings (server.toml), keys, tokens and
-    database. All but init, run and migrate also work beside a running server.
+    On the server's machine a command names the state directory DIR, which holds settings (server.toml), keys, tokens
+    and database. All but init, run and migrate also work beside a running server. From any other host leave DIR out:
+    --server URL, TINYFLEET_SERVER or "fleet-server login URL" names the server. Only on its own machine work init,
+    run, ingest, migrate, backup, restore, trust, prometheus, releases export and alerts test.
     """
     try:
         check_alone()
@@ -412,12 +421,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
     The device enrols itself with it. It expires after enrolment.claim_ttl_s of server.toml. The device's id is
     unique in the whole fleet.
     """
-    pairs: dict[str, str] = {}
-    for key, value in map(_pair, attributes):
-        if key in pairs:
-            text = f"Expected one value for {key}, got {pairs[key]!r} and {value!r}: give the one that holds"
-            raise click.BadParameter(text, param_hint="--attribute")
-        pairs[key] = value
+    given = _pairs(attributes)
     config, database = _opened(directory)
     enrolment = Enrolment(
         database=database,
@@ -426,7 +430,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
         claim_ttl_s=config.enrolment.claim_ttl_s,
     )
     note = comes_back(device, enrolment.ended(device))
-    click.echo(enrolment.claim(site, device, pairs, by=_console()))
+    click.echo(enrolment.claim(site, device, given, by=_console()))
     database.close()
     if note:
         click.echo(f"note: {note}", err=True)
@@ -596,7 +600,7 @@ def commission(  # noqa: PLR0913 - one argument a command-line option
     """
     if (device is None) == (attribute is None):
         raise click.UsageError("Expected DEVICE or --attribute KEY=VALUE, one of them: say which devices it is about")
-    pair = _pair(attribute) if attribute is not None else None
+    pair = next(iter(_pairs((attribute,)).items())) if attribute is not None else None
     config, database = _opened(directory)
     commissions, now_ms, person = _commissions(config, database), system_now_ms(), _console(by)
     if pair is not None and not yes:
@@ -655,15 +659,15 @@ _WAIT = click.option("--wait", "wait_s", type=_Number(1, 3600), default=60.0, sh
         "fleet-server devices logs state cam-1", "fleet-server devices logs state cam-1 --level WARNING --lines 20"
     )
 )
-@_STATE
+@_PLACE
 @_DEVICE
 @click.option("-n", "--lines", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
 @click.option("--level", type=click.Choice(["INFO", "WARNING", "ERROR"]), default="INFO", help="And above. [INFO]")
 @_WAIT
 @_coded
-def logs(directory: Path, device: str, lines: int, level: str, wait_s: float) -> None:
+def logs(place: ServerPlace, device: str, lines: int, level: str, wait_s: float) -> None:
     """Print the newest lines of a device's log, which it sends now: at most 48 KiB, without passwords."""
-    answer = from_document(LogsAnswer, _ask_device(directory, device, "logs", {"lines": lines, "level": level}, wait_s))
+    answer = from_document(LogsAnswer, _ask_device(place, device, "logs", {"lines": lines, "level": level}, wait_s))
     if answer.left_out:
         click.echo(f"{answer.left_out} older lines left out: too much to send; ask for fewer lines", err=True)
     for line in answer.lines:
@@ -671,21 +675,21 @@ def logs(directory: Path, device: str, lines: int, level: str, wait_s: float) ->
 
 
 @devices.command(epilog=_example("fleet-server devices benchmark state cam-1 | jq .p95_ms"))
-@_STATE
+@_PLACE
 @_DEVICE
 @_WAIT
 @_coded
-def benchmark(directory: Path, device: str, wait_s: float) -> None:
+def benchmark(place: ServerPlace, device: str, wait_s: float) -> None:
     """Let a device time its current release, and print the figures as a JSON object.
 
     One inference at a time, at the lowest priority beside the model that it serves ("shared" is true then). It refuses
     during an update, when it is hot, and on a battery that is low.
     """
-    click.echo(json.dumps(_ask_device(directory, device, "benchmark", {}, wait_s)))
+    click.echo(json.dumps(_ask_device(place, device, "benchmark", {}, wait_s)))
 
 
 def _ask_device(
-    directory: Path, device: str, verb: str, arguments: Mapping[str, Json], wait_s: float
+    place: ServerPlace, device: str, verb: str, arguments: Mapping[str, Json], wait_s: float
 ) -> Mapping[str, Json]:
     """Return the data of a device's answer.
 
@@ -693,7 +697,7 @@ def _ask_device(
         AnsweredError: If it refuses, or doesn't answer in time.
         ServerError: If no server runs.
     """
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         answer = server.command(device, verb, arguments, wait_s=wait_s)
     if not answer.answered_ms:
         text = f"Expected an answer of {device} in {wait_s:.0f} s, got none: is it there? fleet-server devices shows it"
@@ -717,16 +721,8 @@ def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocatio
     fleet = _fleet(database)
     ended = end(Revocations(fleet=fleet, outbox=fleet.outbox, clock=system_now_ms))
     database.close()
-    if why and shortened(why, MAX_WHY) != ended.ended_why:
-        raise DeviceEndedError(_kept(device, f"{ended.ended} already", ended.ended_why, why))
+    expect_reason(DeviceEndedError, device, f"{ended.ended} already", ended.ended_why, why)
     click.echo(f"{device} {ended.ended}")
-
-
-def _kept(name: str, ended: str, first: str, why: str) -> str:
-    """Return the message that ``name`` was ended before, for another reason than ``why``."""
-    reason = f"with the reason {first!r}" if first else "without a reason"
-    said = f"Expected no other reason than the first, got {why!r} for {name}, which was {ended} {reason}"
-    return f"{said}: the first is kept; leave --why out"
 
 
 @main.group(
@@ -813,8 +809,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     running = withdrawal.withdraw(release, why, by=_console(by))
     first = rollouts.versions.release(release).withdrawn_why
     database.close()
-    if why and shortened(why, MAX_WHY) != first:
-        raise ReleaseWithdrawnError(_kept(release, "withdrawn already", first, why))
+    expect_reason(ReleaseWithdrawnError, release, "withdrawn already", first, why)
     click.echo(f"{release} withdrawn; it still runs on {counted(len(running))}")
     for device in running:
         click.echo(device.device)
@@ -830,10 +825,10 @@ def audit() -> None:
 
 
 @audit.command("list", epilog=_example("fleet-server audit list state", "fleet-server audit list state --json"))
-@_STATE
+@_PLACE
 @_JSON
 @_coded
-def audit_list(directory: Path, *, as_json: bool) -> None:
+def audit_list(place: ServerPlace, *, as_json: bool) -> None:
     """Print the error rate of each release: on all devices, on cohorts, on devices with enough labels or harm.
 
     Tab-separated values with a header line. scenes, wrong: how many were labelled and wrong; at_least, at_most: bounds
@@ -841,7 +836,7 @@ def audit_list(directory: Path, *, as_json: bool) -> None:
     samples without a label. Releases that are not audited, and settings of [audit] without effect, are named on
     standard error, with why and what to do. The server must run.
     """
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         audits, settings = server.audits(), server.idle_audit_settings()
     _print(listings.audit_rows(audits), listings.AUDIT_COLUMNS, as_json=as_json)
     for text in (*(f"{one.release} is not audited: {one.not_asked}" for one in audits if one.not_asked), *settings):
@@ -849,17 +844,17 @@ def audit_list(directory: Path, *, as_json: bool) -> None:
 
 
 @audit.command(epilog=_example("fleet-server audit ask state cam-1", "fleet-server audit ask state cam-1 --count 100"))
-@_STATE
+@_PLACE
 @click.argument("device", metavar="DEVICE")
 @click.option("--count", type=click.IntRange(1, 10_000), default=30, show_default=True, help="So many samples.")
 @_coded
-def ask(directory: Path, device: str, count: int) -> None:
+def ask(place: ServerPlace, device: str, count: int) -> None:
     """Ask DEVICE once for samples drawn uniformly from what it sees, over about a day.
 
     They wait for labels on the page "Samples". The device sends them only if its owner allows it ([samples] of
     agent.toml). The server must run.
     """
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         asked = server.request("POST", f"/api/audit/{quote(device, safe='')}", {"count": count})
     click.echo(f"{device} {asked['request']}")
 
@@ -1178,7 +1173,7 @@ def show(directory: Path, rollout: str, *, as_json: bool) -> None:
         "fleet-server rollouts create state meter-3 --shadow 3600 --shadow-limit 0.02",
     )
 )
-@_STATE
+@_PLACE
 @click.argument("release", metavar="RELEASE")
 @click.option("--device", "devices", multiple=True, help="Only this device. Each filter may be given several times.")
 @click.option("--site", "sites", multiple=True, help="Only devices of this site.")
@@ -1212,7 +1207,7 @@ def show(directory: Path, rollout: str, *, as_json: bool) -> None:
 @_ANSWER
 @_coded
 def create(  # noqa: PLR0913 - one argument a command-line option
-    directory: Path, release: str, *, devices: tuple[str, ...], sites: tuple[str, ...], attributes: tuple[str, ...],
+    place: ServerPlace, release: str, *, devices: tuple[str, ...], sites: tuple[str, ...], attributes: tuple[str, ...],
     tags: tuple[str, ...], hardware: tuple[str, ...], releases: tuple[str, ...], models: tuple[str, ...], move: bool,
     newcomers: bool,
     canary: int | None, first: tuple[str, ...], window: str | None, days: str, time_zone: str,
@@ -1232,7 +1227,7 @@ def create(  # noqa: PLR0913 - one argument a command-line option
     if first and canary is not None:
         raise click.UsageError("Expected --canary or --first, got both: name the devices, or say how many")
     scope: dict[str, Json] = {
-        "devices": list(devices), "sites": list(sites), "attributes": dict(map(_pair, attributes)),
+        "devices": list(devices), "sites": list(sites), "attributes": dict(_pairs(attributes)),
         "tags": list(tags), "hardware": list(hardware), "releases": list(releases), "models": list(models),
         "move": move,
     }  # fmt: skip
@@ -1244,7 +1239,7 @@ def create(  # noqa: PLR0913 - one argument a command-line option
         "window": _window(window, days, time_zone), "shadow": _shadow(shadow_s, shadow_limit, required=shadow_required),
     }  # fmt: skip
     wanted |= {key: value for key, value in given.items() if value is not None}
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         found = server.request("POST", "/api/rollouts", {**wanted, "canary": go_first})
     click.echo(json.dumps(found) if as_json else f"{found['id']} {found['phase']}")
 
@@ -1256,19 +1251,13 @@ def create(  # noqa: PLR0913 - one argument a command-line option
         "fleet-server rollouts approve state 3f2a91c0 --token-file ada.token",
     )
 )
-@_STATE
+@_PLACE
 @_ROLLOUT
 @_BY
-@click.option(
-    "--token-file", type=click.Path(), callback=lambda *given: _path(*given) if given[2] else None,
-    help="A personal token, to approve as its user. [DIR/operator.token]",
-)  # fmt: skip
 @_YES
 @_ANSWER
 @_coded
-def approve(
-    directory: Path, rollout: str, by: str, token_file: Path | None, *, yes: bool, as_json: bool
-) -> None:  # fmt: skip
+def approve(place: ServerPlace, rollout: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Approve ROLLOUT, after printing which devices it will assign.
 
     Before a person approves, no device is assigned the release. At first only the first group is; the next opens when
@@ -1276,26 +1265,24 @@ def approve(
     than the one who created it, and each approves with a personal token (fleet-server tokens issue --user) or on the
     page.
     """
-    said = by if token_file is not None else _person(by)
-    wanted: dict[str, Json] = {"by": said} if said else {}
-    _steer(directory, rollout, "approve", wanted, yes=yes, as_json=as_json, token=token_file)
+    _steer(place, rollout, "approve", {}, by, yes=yes, as_json=as_json)
 
 
 @rollouts.command(epilog=_example("fleet-server rollouts pause state 3f2a91c0 --why 'look at cam-7 first'"))
-@_STATE
+@_PLACE
 @_ROLLOUT
 @_WHY
 @_BY
 @_YES
 @_ANSWER
 @_coded
-def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
+def pause(place: ServerPlace, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Pause ROLLOUT: no further device is assigned the release until it is resumed.
 
     Devices that are under way are not affected: they go on and are counted; it prints which. "fleet-server rollouts
     resume" continues, "fleet-server rollouts abort" sets back the devices that have not committed.
     """
-    _steer(directory, rollout, "pause", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
+    _steer(place, rollout, "pause", {"why": why}, by, yes=yes, as_json=as_json)
 
 
 @rollouts.command(
@@ -1304,7 +1291,7 @@ def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
         "fleet-server rollouts resume state 3f2a91c0 --how replace --yes",
     )
 )
-@_STATE
+@_PLACE
 @_ROLLOUT
 @click.option(
     "--how",
@@ -1317,27 +1304,27 @@ def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
 @_YES
 @_ANSWER
 @_coded
-def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_json: bool) -> None:
+def resume(place: ServerPlace, rollout: str, how: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Resume the paused ROLLOUT, after printing which devices it will assign.
 
     The next group still opens only when this one reaches its success ratio. Failures that stay count against it; a
     retried device counts by its new try. A replaced one stays failed in every figure, with the name of the person who
     decided, and its group is judged by the others.
     """
-    _steer(directory, rollout, "resume", {"how": how, "by": _person(by)}, yes=yes, as_json=as_json)
+    _steer(place, rollout, "resume", {"how": how}, by, yes=yes, as_json=as_json)
 
 
 @rollouts.command(
     "skip-group", epilog=_example("fleet-server rollouts skip-group state 3f2a91c0 --group canary --by ada")
 )
-@_STATE
+@_PLACE
 @_ROLLOUT
 @click.option("--group", default="", help="The open group that did not reach its success. Required.")
 @click.option("--by", default="", help="Who decides it; it is recorded. Required.")
 @_YES
 @_ANSWER
 @_coded
-def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool, as_json: bool) -> None:
+def skip_group(place: ServerPlace, rollout: str, group: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Let the next group of ROLLOUT open although one missed its success ratio, or answered no input yet.
 
     First prints which devices it will assign. Only this command gets past such a group; one that committed but has
@@ -1347,7 +1334,7 @@ def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool,
     if missing:  # both in one error, where click names one at a time
         message = f"Expected {' and '.join(missing)}, got none: rollouts list --json has the groups"
         raise click.UsageError(message)
-    _steer(directory, rollout, "skip", {"group": group, "by": by}, yes=yes, as_json=as_json)
+    _steer(place, rollout, "skip", {"group": group}, by, yes=yes, as_json=as_json)
 
 
 @rollouts.command(
@@ -1356,20 +1343,20 @@ def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool,
         "fleet-server rollouts abort state 3f2a91c0 --why 'wrong labels' --yes",
     )
 )
-@_STATE
+@_PLACE
 @_ROLLOUT
 @_WHY
 @_BY
 @_YES
 @_ANSWER
 @_coded
-def abort(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
+def abort(place: ServerPlace, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
     """End ROLLOUT for good, after printing which devices are set back.
 
     Devices that have not committed go back to what they ran before. Devices that committed keep the release: to take
     them back too, roll out the older release to them.
     """
-    _steer(directory, rollout, "abort", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
+    _steer(place, rollout, "abort", {"why": why}, by, yes=yes, as_json=as_json)
 
 
 def _window(times: str | None, days: str, time_zone: str) -> dict[str, Json] | None:
@@ -1395,19 +1382,19 @@ def _shadow(seconds: float | None, limit: float | None, *, required: bool) -> di
 
 
 def _steer(  # noqa: PLR0913 - what all acts share
-    directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool,
-    token: Path | None = None,
+    place: ServerPlace, rollout: str, act: str, wanted: dict[str, Json], by: str, *, yes: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Send an act on a rollout to the running server, after printing its immediate effects."""
     path = f"/api/rollouts/{quote(rollout, safe='')}"
     query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
-    with operator_client(open_state(directory), token) as server:
+    with place.client() as server:
         seen = server.request("GET", f"{path}/foresight", query=query)
         click.echo(str(seen["text"]), err=as_json)
         if not yes:
             agreed("Go on?", err=as_json)
         expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["assigns"]}
-        found = server.request("POST", f"{path}/{act}", wanted | expected)
+        signed: dict[str, Json] = {"by": place.signer(server, by)}
+        found = server.request("POST", f"{path}/{act}", wanted | signed | expected)
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
     if act == "approve" and found["phase"] == RolloutPhase.AWAITING_APPROVAL:
         click.echo(str(found["text"]), err=True)
@@ -1494,8 +1481,6 @@ def _last_heartbeat_ms(directory: Path) -> int:
     return at_ms
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, found, value = text.partition("=")
-    if not found or not key:
-        raise click.BadParameter(f"Expected KEY=VALUE, got {text!r}", param_hint="--attribute")
-    return key, value
+login.add_commands(main)
+records.add_commands(main)
+afar.attach(main)

@@ -12,8 +12,8 @@ from server.alerts.delivery import trial
 from server.alerts.model import KINDS, AlertState
 from server.app.state_directory import open_state
 from server.cli import listings
-from server.cli.frame import JSON, STATE, Listing, coded, example, person, print_rows
-from server.cli.running import operator_client
+from server.cli.frame import JSON, STATE, Listing, coded, example, print_rows
+from server.cli.place import PLACE, ServerPlace
 from server.client import AlertInfo
 from server.clock import system_now_ms
 from server.config import read_config
@@ -60,7 +60,7 @@ def alerts() -> None:
 @alerts.command(
     "list", epilog=example("fleet-server alerts list state --state all", "fleet-server alerts state --json")
 )
-@STATE
+@PLACE
 @click.option(
     "--state",
     type=click.Choice(["unresolved", "all", *(state.value for state in AlertState)]),
@@ -72,12 +72,12 @@ def alerts() -> None:
 @click.option("--search", default="", help="Words of title or cause.")
 @JSON
 @coded
-def list_(directory: Path, state: str, kind: str | None, search: str, *, as_json: bool) -> None:
+def list_(place: ServerPlace, state: str, kind: str | None, search: str, *, as_json: bool) -> None:
     """Print the alerts, the newest first.
 
     Routes whose receivers have not accepted something are named on standard error.
     """
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         found = server.alerts(state=state, kind=kind or "", search=search)
         waiting = server.alert_routes()
     print_rows([_row(one) for one in found], COLUMNS, as_json=as_json)
@@ -88,83 +88,83 @@ def list_(directory: Path, state: str, kind: str | None, search: str, *, as_json
 
 
 @alerts.command(epilog=example("fleet-server alerts routes state"))
-@STATE
+@PLACE
 @JSON
 @coded
-def routes(directory: Path, *, as_json: bool) -> None:
+def routes(place: ServerPlace, *, as_json: bool) -> None:
     """Print the routes by which something is not delivered yet: how much, since when, and why."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         print_rows([asdict(one) for one in server.alert_routes()], _ROUTES, as_json=as_json)
 
 
 @alerts.command(epilog=example("fleet-server alerts show state 7"))
-@STATE
+@PLACE
 @_ALERT
 @_BY_JSON
 @coded
-def show(directory: Path, alert: int, *, as_json: bool) -> None:
+def show(place: ServerPlace, alert: int, *, as_json: bool) -> None:
     """Print ALERT with its history, and what was and is to be delivered about it."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         _print(server.alert(alert), as_json=as_json)
 
 
 @alerts.command(epilog=example("fleet-server alerts ack state 7 --note 'seen'"))
-@STATE
+@PLACE
 @_ALERT
 @_NOTE
 @_BY
 @_BY_JSON
 @coded
-def ack(directory: Path, alert: int, note: str, by: str, *, as_json: bool) -> None:
+def ack(place: ServerPlace, alert: int, note: str, by: str, *, as_json: bool) -> None:
     """Acknowledge ALERT: you have seen it. Its end is still sent."""
-    with operator_client(open_state(directory)) as server:
-        _print(server.acknowledge_alert(alert, note=note, by=person(by)), as_json=as_json)
+    with place.client() as server:
+        _print(server.acknowledge_alert(alert, note=note, by=place.signer(server, by)), as_json=as_json)
 
 
 @alerts.command(epilog=example("fleet-server alerts take state 7 --by ada"))
-@STATE
+@PLACE
 @_ALERT
 @_NOTE
 @_BY
 @_BY_JSON
 @coded
-def take(directory: Path, alert: int, note: str, by: str, *, as_json: bool) -> None:
+def take(place: ServerPlace, alert: int, note: str, by: str, *, as_json: bool) -> None:
     """Take ALERT: you look after it, and others see that."""
-    with operator_client(open_state(directory)) as server:
-        _print(server.take_alert(alert, note=note, by=person(by)), as_json=as_json)
+    with place.client() as server:
+        _print(server.take_alert(alert, note=note, by=place.signer(server, by)), as_json=as_json)
 
 
 @alerts.command(epilog=example("fleet-server alerts snooze state 7 --for 4h --note 'parts arrive at noon'"))
-@STATE
+@PLACE
 @_ALERT
 @click.option("--for", "seconds", required=True, callback=span_s, metavar="TIME", help="30m, 4h or 2d; at most 90d.")
 @_NOTE
 @_BY
 @_BY_JSON
 @coded
-def snooze(directory: Path, alert: int, seconds: int, note: str, by: str, *, as_json: bool) -> None:
+def snooze(place: ServerPlace, alert: int, seconds: int, note: str, by: str, *, as_json: bool) -> None:
     """Send nothing about ALERT for a while, but its end.
 
     If its cause is still there then, it opens again and is sent.
     """
-    with operator_client(open_state(directory)) as server:
-        _print(server.snooze_alert(alert, seconds, note=note, by=person(by)), as_json=as_json)
+    with place.client() as server:
+        _print(server.snooze_alert(alert, seconds, note=note, by=place.signer(server, by)), as_json=as_json)
 
 
 @alerts.command(epilog=example("fleet-server alerts resolve state 7 --note 'the fuse was changed'"))
-@STATE
+@PLACE
 @_ALERT
 @click.option("--note", required=True, help="Why it is over.")
 @_BY
 @_BY_JSON
 @coded
-def resolve(directory: Path, alert: int, note: str, by: str, *, as_json: bool) -> None:
+def resolve(place: ServerPlace, alert: int, note: str, by: str, *, as_json: bool) -> None:
     """End ALERT with a reason, although its cause may last.
 
     It stays resolved until its cause was over and came back, or is more severe.
     """
-    with operator_client(open_state(directory)) as server:
-        _print(server.resolve_alert(alert, note=note, by=person(by)), as_json=as_json)
+    with place.client() as server:
+        _print(server.resolve_alert(alert, note=note, by=place.signer(server, by)), as_json=as_json)
 
 
 @alerts.command("test", epilog=example("fleet-server alerts test state pager"))

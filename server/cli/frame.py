@@ -1,13 +1,13 @@
 """What the commands of ``fleet-server`` share: arguments, errors, tables, and the open database of a directory.
 
-Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage.
+Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage. From another host also: 3 no
+answer, 4 a certificate that is not trusted, 5 no token or a wrong one, 6 a role that does not suffice, 7 a server
+without that request, which is older.
 """
 
 from __future__ import annotations
 
 import errno
-import getpass
-import os
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
@@ -20,24 +20,32 @@ import sqlalchemy as sa
 
 from server.app.state_directory import open_state
 from server.cli import listings
+from server.cli.place import AnyHost, ServerPlace, chosen_place, is_server_known
+from server.cli.place import path_value as path_value  # noqa: PLC0414 - commands take them from here
+from server.cli.place import person as person  # noqa: PLC0414
 from server.config import ServerConfig, read_config
-from server.errors import AnsweredError, NotAgreedError, ServerError
-from server.people import Actor, ActorKind
+from server.errors import (
+    AnsweredError,
+    ForbiddenError,
+    NotAgreedError,
+    NotLoggedInError,
+    NotRunningError,
+    ServerError,
+    ServerUntrustedError,
+    UnauthorizedError,
+)
+from server.ingest.faults import shortened
+from server.people import MAX_WHY, Actor, ActorKind
 from server.store.database import Database, next_step, open_database
-from wire.errors import PathError, WireError
-from wire.paths import typed_path
+from wire.errors import WireError
 from wire.settings import nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def path_value(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
-    """Return the path that was typed; a usage error if it is none."""
-    try:
-        return typed_path(value)
-    except PathError as error:
-        raise click.BadParameter(str(error)) from error
+_OLDER = (
+    ": the server is older than this command, or another program: update the server, or use the fleet-server of its "
+    "version (the field version of /api/health)"
+)
 
 
 STATE = click.argument("directory", metavar="DIR", type=click.Path(), callback=path_value)
@@ -51,10 +59,12 @@ def coded(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except AnsweredError as error:
-            click.echo(f"error [{error.answered}]: {error}", err=True)
         except (ServerError, WireError) as error:
-            click.echo(f"error [{error.code}]: {error}", err=True)
+            place = chosen_place(click.get_current_context(silent=True))
+            code = error.answered if isinstance(error, AnsweredError) else error.code
+            advice, status = ("", 1) if place is None or place.directory is not None else _from_afar(code, place)
+            click.echo(f"error [{code}]: {error}{advice}", err=True)
+            sys.exit(status)
         except sa.exc.SQLAlchemyError as error:
             advice = next_step(error)
             if not isinstance(error, sa.exc.OperationalError):  # it answered
@@ -70,6 +80,19 @@ def coded(command: Callable[P, R]) -> Callable[P, R]:
         sys.exit(1)
 
     return run
+
+
+def _from_afar(code: str, place: ServerPlace) -> tuple[str, int]:
+    """Return the next step and the exit code of an error that another host's server, or the way to it, gave."""
+    return {
+        NotRunningError.code: (f"; the address is from {place.chosen_by}", 3),
+        ServerUntrustedError.code: ("", 4),
+        NotLoggedInError.code: ("", 5),
+        UnauthorizedError.code: (f": fleet-server login {place.url}, or --token-file with a token of this server", 5),
+        ForbiddenError.code: ("; fleet-server whoami shows the account", 6),
+        "http_404": (_OLDER, 7),
+        "http_405": (_OLDER, 7),
+    }.get(code, ("", 1))
 
 
 def _refused_by_system(error: OSError) -> str:
@@ -102,8 +125,43 @@ def example(*lines: str) -> str:
     return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
 
 
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """Return the pairs of ``--attribute KEY=VALUE``.
+
+    Raises:
+        click.BadParameter: If one is no pair, or two give a key different values.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"Expected KEY=VALUE, got {text!r}", param_hint="--attribute")
+        if key in found:
+            message = f"Expected one value for {key}, got {found[key]!r} and {value!r}: give the one that holds"
+            raise click.BadParameter(message, param_hint="--attribute")
+        found[key] = value
+    return found
+
+
+def expect_reason(error: type[ServerError], name: str, ended: str, first: str, why: str) -> None:
+    """Check that ``name`` was not ended before for another reason than ``why``.
+
+    Raises:
+        ServerError: If so, as ``error``.
+    """
+    if why and shortened(why, MAX_WHY) != first:
+        reason = f"with the reason {first!r}" if first else "without a reason"
+        said = f"Expected no other reason than the first, got {why!r} for {name}, which was {ended} {reason}"
+        raise error(f"{said}: the first is kept; leave --why out")
+
+
 class Listing(click.Group):
-    """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``."""
+    """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``.
+
+    With a server of the environment or of a login, ``devices`` alone is ``devices list``, too.
+    """
+
+    command_class = AnyHost
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert ``list`` before arguments that name no command.
@@ -111,6 +169,8 @@ class Listing(click.Group):
         Raises:
             click.UsageError: If the first can only be a command, and there is none of that name.
         """
+        if not args and not ctx.resilient_parsing and is_server_known():
+            args = ["list"]
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             asked = any(one in ctx.help_option_names or one[:1] != "-" for one in args[1:])  # ``list`` takes one
             if asked and args[0][:1] != "-" and not Path(args[0]).exists():
@@ -137,14 +197,6 @@ def opened(directory: Path) -> tuple[ServerConfig, Database]:
     return config, open_database(
         config.store.url or state.database_url, str(directory), may_be_new=not state.has_served()
     )
-
-
-def person(by: str) -> str:
-    """Return the name of the person who decides: ``by``, or the user who runs this."""
-    try:
-        return by or getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in a container
-        return f"uid {os.getuid()}"
 
 
 def console(by: str = "") -> Actor:

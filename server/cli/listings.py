@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from server.client import AuditInfo
+from server.client import AuditInfo, DeviceInfo, ReleaseInfo, VerdictInfo
 from server.drift.alarms.records import ReplayedPath
 from server.drift.commissions import Commission
 from server.drift.ledger import StoredVerdict
@@ -92,6 +92,19 @@ def verdict_row(verdict: StoredVerdict) -> Row:
     }  # fmt: skip
 
 
+def verdict_info_row(verdict: VerdictInfo) -> Row:
+    """Return the same row of a verdict that the API answered with."""
+    return {
+        "id": verdict.id, "kind": verdict.kind, "devices": list(verdict.devices), "since_ms": verdict.first_window_ms,
+        "until_ms": verdict.closed_ms, "windows": verdict.windows, "provisional": verdict.provisional,
+        "release": verdict.release, "model": verdict.model, "attributes": dict(verdict.attributes),
+        "detail": verdict.detail, "cause": verdict.cause, "action": verdict.action,
+        "last_window_ms": verdict.last_window_ms, "opened_ms": verdict.opened_ms,
+        "dismissed_ms": verdict.dismissed_ms, "dismissed_by": verdict.dismissed_by,
+        "dismissed_why": verdict.dismissed_why,
+    }  # fmt: skip
+
+
 COMMISSION_COLUMNS = ("id", "device", "from_ms", "decided_ms", "decided_by", "attribute", "value", "why")
 
 
@@ -139,10 +152,12 @@ def audit_rows(audits: Sequence[AuditInfo]) -> list[Row]:
     ]  # fmt: skip
 
 
-def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list[Row]:
+def release_rows(
+    releases: Sequence[Release] | Sequence[ReleaseInfo], devices: Sequence[Device] | Sequence[DeviceInfo]
+) -> list[Row]:
     """Return one row per release, over all target classes, in the order of publication."""
     running = Counter(device.release for device in devices)
-    targets: dict[str, list[Release]] = {}
+    targets: dict[str, list[Release | ReleaseInfo]] = {}
     for release in releases:
         targets.setdefault(release.name, []).append(release)
     return [
@@ -205,6 +220,11 @@ def rollout_lines(rollout: Rollout) -> list[str]:
         "scope": rollout.scope.text, "created by": rollout.created_by, "approved by": ", ".join(rollout.approvals),
         "failing": failing(rollout).text if rollout.opened else "",
     }  # fmt: skip
+    return name_lines(shown)
+
+
+def name_lines(shown: Mapping[str, object]) -> list[str]:
+    """Return a line for each name and its value, without what is empty."""
     return [f"{name:<11} {value}".translate(_BLANKS) for name, value in shown.items() if value]
 
 

@@ -1,7 +1,8 @@
 """``fleet-server users`` and ``tokens``, and the log of acts: ``audit verify``, ``audit head``, ``audit export``.
 
-They work on the state directory itself, also beside a running server and before the first user exists: whoever may
-write there may do everything anyway. Each change is in the log under the name of the user of this machine.
+With DIR they work on the state directory itself, also beside a running server and before the first user exists:
+whoever may write there may do everything anyway. Each change is in the log under the name of the user of this machine.
+From another host an admin's token does the same over the API (``server.cli.afar``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from server.access.audit_log import AuditLog, parsed_anchor
+from server.access.audit_log import AuditLog, ChainFinding, parsed_anchor
 from server.access.passwords import MIN_LETTERS
 from server.access.roles import PEOPLES, Role
 from server.access.tokens import MAX_DAYS, IssuedToken, TokenOrder, Tokens
@@ -19,6 +20,7 @@ from server.access.users import User, Users
 from server.app.services import build_users
 from server.cli import listings
 from server.cli.frame import JSON, STATE, Listing, coded, console, example, opened, print_rows
+from server.cli.place import AnyHost
 from server.clock import system_now_ms
 from server.errors import AuditLogBrokenError, UserRefusedError
 from server.store.database import Database
@@ -28,8 +30,8 @@ _ROLE = click.option(
     "--role", type=click.Choice([role.value for role in PEOPLES]), required=True, help="What it may do."
 )
 _SAID = click.option("--by", default="", help="For whom you act, if not for yourself; it is recorded.")
-_USER_COLUMNS = ("name", "role", "created_ms", "created_by", "disabled_ms", "last_login_ms")
-_TOKEN_COLUMNS = (
+USER_COLUMNS = ("name", "role", "created_ms", "created_by", "disabled_ms", "last_login_ms")
+TOKEN_COLUMNS = (
     "id", "name", "kind", "owner", "role", "read_only", "created_ms", "expires_ms", "revoked_ms", "last_used_ms",
 )  # fmt: skip
 
@@ -58,7 +60,7 @@ def users_list(directory: Path, *, as_json: bool) -> None:
     known, database = _users(directory)
     rows = [_user_row(one) for one in known.all()]
     database.close()
-    print_rows(rows, _USER_COLUMNS, as_json=as_json)
+    print_rows(rows, USER_COLUMNS, as_json=as_json)
 
 
 @users.command(
@@ -77,7 +79,7 @@ def add(directory: Path, name: str, role: str, by: str) -> None:
     Asks for the password twice on a terminal; elsewhere it is the first line of standard input. At least 12 letters.
     """
     known, database = _users(directory)
-    made = known.add(name, role, _password(), by=console(by))
+    made = known.add(name, role, read_password(), by=console(by))
     database.close()
     click.echo(f"{made.name} {made.role}")
 
@@ -134,7 +136,7 @@ def password(directory: Path, name: str, by: str) -> None:
     """Give the user NAME another password, read as by "users add", and end the sessions of before."""
     known, database = _users(directory)
     known.get(name)
-    known.set_password(name, _password(), by=console(by))
+    known.set_password(name, read_password(), by=console(by))
     database.close()
     click.echo(f"{name} has another password; its sessions have ended")
 
@@ -164,7 +166,7 @@ def tokens_list(directory: Path, *, as_json: bool) -> None:
     known, database = _tokens(directory)
     rows = [_token_row(one) for one in known.all()]
     database.close()
-    print_rows(rows, _TOKEN_COLUMNS, as_json=as_json)
+    print_rows(rows, TOKEN_COLUMNS, as_json=as_json)
 
 
 @tokens.command(
@@ -220,10 +222,11 @@ def record_commands(group: click.Group) -> None:
 
 
 @click.command(
+    cls=AnyHost,
     epilog=example(
         "fleet-server audit verify state && echo nothing was changed",
         'fleet-server audit verify state --anchor "$(cat /backups/anchor)"',
-    )
+    ),
 )
 @STATE
 @click.option("--anchor", metavar="SEQ:SHA256", help="What audit head printed before, kept elsewhere.")
@@ -237,6 +240,15 @@ def verify(directory: Path, anchor: str | None) -> None:
     _, database = opened(directory)
     found = AuditLog(database).verify(None if anchor is None else parsed_anchor(anchor))
     database.close()
+    print_finding(found)
+
+
+def print_finding(found: ChainFinding) -> None:
+    """Print what a check of the log of acts found.
+
+    Raises:
+        AuditLogBrokenError: If a record is wrong.
+    """
     if found.broken_seq:
         message = f"Expected a whole log of acts, got one that breaks at record {found.broken_seq}: {found.why}"
         raise AuditLogBrokenError(f"{message}: compare it with a backup, and find out who may write the database")
@@ -244,7 +256,7 @@ def verify(directory: Path, anchor: str | None) -> None:
     click.echo(f"head {found.count}:{found.head_sha256}")
 
 
-@click.command(epilog=example("fleet-server audit head state > /backups/anchor"))
+@click.command(cls=AnyHost, epilog=example("fleet-server audit head state > /backups/anchor"))
 @STATE
 @coded
 def head(directory: Path) -> None:
@@ -259,7 +271,7 @@ def head(directory: Path) -> None:
     click.echo(f"{seq}:{sha256}")
 
 
-@click.command("export", epilog=example("fleet-server audit export state > acts.jsonl"))
+@click.command("export", cls=AnyHost, epilog=example("fleet-server audit export state > acts.jsonl"))
 @STATE
 @coded
 def export_acts(directory: Path) -> None:
@@ -284,8 +296,12 @@ def _tokens(directory: Path) -> tuple[Tokens, Database]:
     return Tokens(database=database, users=known, clock=system_now_ms), database
 
 
-def _password() -> str:
-    """Return a password: typed twice on a terminal, else the first line of standard input; never an argument."""
+def read_password() -> str:
+    """Return a password: typed twice on a terminal, else the first line of standard input; never an argument.
+
+    Raises:
+        UserRefusedError: If there is none.
+    """
     if sys.stdin.isatty():
         return str(click.prompt(f"Password, {MIN_LETTERS} letters or more", hide_input=True, confirmation_prompt=True))
     line = sys.stdin.readline().rstrip("\r\n")

@@ -146,7 +146,8 @@ def test_every_command_teaches_by_example(command: str) -> None:
     """The example is a line that works, not a paragraph that was wrapped."""
     code, text, _ = _run(command, "--help")
     assert code == 0
-    assert f"\n    fleet-server {command} state" in text
+    first = " https://" if command in {"login", "logout"} else " state"
+    assert f"\n    fleet-server {command}{first}" in text
 
 
 def test_the_exit_codes_are_documented() -> None:
