@@ -812,12 +812,12 @@ class FleetClient:
         ``until_ms``: a moment to come (UTC ms), 0 for until it is unmuted. ``by``: who decided it.
         """
         body: dict[str, Json] = {"until_ms": until_ms, "why": why, "by": by}
-        self._post(DeviceInfo, f"/api/devices/{_part(device)}/mute", body)
+        self._post(DeviceInfo, f"/api/devices/{part(device)}/mute", body)
         return self.device(device)
 
     def unmute_device(self, device: str, *, by: str = SOMEBODY) -> DeviceInfo:
         """Let a device raise alerts and concerns again; return it. ``by``: who decided it."""
-        self._post(DeviceInfo, f"/api/devices/{_part(device)}/unmute", {"by": by})
+        self._post(DeviceInfo, f"/api/devices/{part(device)}/unmute", {"by": by})
         return self.device(device)
 
     def command(

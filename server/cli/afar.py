@@ -17,6 +17,7 @@ import click
 
 from server.access.audit_log import parsed_anchor, verify_chain
 from server.cli import listings
+from server.cli.device_life import end_of_mute, expect_one_choice
 from server.cli.frame import agreed, coded, expect_reason, pairs, print_rows
 from server.cli.people import TOKEN_COLUMNS, USER_COLUMNS, print_finding, read_password
 from server.cli.place import ServerPlace, afar
@@ -110,6 +111,41 @@ def rename(place: ServerPlace, device: str, title: str, by: str) -> None:
         body: dict[str, Json] = {"title": title, "by": place.signer(server, by)}
         found = server.request("POST", f"/api/devices/{part(device)}/title", body)
     click.echo(f"{device}\t{found['title']}")
+
+
+@_of("devices mute")
+def mute(  # noqa: PLR0913 - the options of the command
+    place: ServerPlace, devices: Sequence[str], *, site: str, tag: str, seconds: int, until_ms: int, why: str, by: str
+) -> None:
+    """Mute devices."""
+    body: dict[str, Json] = {"until_ms": end_of_mute(seconds, until_ms), "why": why}
+    _each(place, devices, (site, tag), by, "mute", body)
+
+
+@_of("devices unmute")
+def unmute(place: ServerPlace, devices: Sequence[str], *, site: str, tag: str, by: str) -> None:
+    """Unmute devices."""
+    _each(place, devices, (site, tag), by, "unmute", {})
+
+
+def _each(
+    place: ServerPlace, devices: Sequence[str], chosen: tuple[str, str], by: str, act: str, body: Mapping[str, Json]
+) -> None:
+    """Mute or unmute devices, named or ``chosen`` by site and tag."""
+    site, tag = chosen
+    expect_one_choice(devices, site, tag)
+    with place.client() as server:
+        if not devices:
+            condition = "muted" if act == "unmute" else ""
+            devices = [one.device for one in server.devices(site=site, tag=tag, condition=condition)]
+            if not devices:
+                click.echo(f"no {'muted ' if condition else ''}device has that site or tag", err=True)
+        signed: dict[str, Json] = {**body, "by": place.signer(server, by)}
+        for name in devices:  # all are known before the first is changed
+            server.device(name)
+        for name in devices:
+            now = server.request("POST", f"/api/devices/{part(name)}/{act}", signed)
+            click.echo(f"{name}\t{now['muted_until_ms']}")
 
 
 @_of("devices revoke")
@@ -519,7 +555,8 @@ def _device_row(device: DeviceInfo) -> listings.Row:
         "desired_gen": device.desired_gen, "desired_release": device.desired_release,
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms, "ended": device.ended,
         "ended_ms": device.ended_ms, "ended_why": device.ended_why, "presence": device.presence,
-        "concern": device.concern, "tags": list(device.tags), "title": device.title,
+        "concern": device.concern, "tags": list(device.tags), "title": device.title, "muted_ms": device.muted_ms,
+        "muted_until_ms": device.muted_until_ms, "muted_why": device.muted_why, "muted_by": device.muted_by,
     }  # fmt: skip
 
 

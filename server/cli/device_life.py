@@ -1,4 +1,4 @@
-"""``fleet-server devices mute`` and ``unmute``: they work on the state directory, also beside a running server."""
+"""``fleet-server devices mute`` and ``unmute``: with DIR they work on the state directory, also beside a server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from server.cli.alerts import span_s
 from server.cli.frame import STATE, coded, console, example, opened
+from server.cli.place import AnyHost
 from server.clock import system_now_ms
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet, Outbox
@@ -36,10 +37,11 @@ def _moment_ms(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 
 
 @click.command(
+    cls=AnyHost,
     epilog=example(
         "fleet-server devices mute state cam-1 --for 4h --why 'the lens is cleaned'",
         "fleet-server devices mute state --site north --until 2026-12-02T08:00+01:00 --why 'power works'",
-    )
+    ),
 )
 @STATE
 @_DEVICES
@@ -61,9 +63,7 @@ def mute(  # noqa: PLR0913 - one argument a command-line option
     there after the mute, it opens again. They are judged for drift and count in rollouts as before, and the status of
     the fleet names them. Each line has a device and until when (UTC ms; 0: until it is unmuted).
     """
-    if seconds and until_ms:
-        raise click.UsageError("Expected --for or --until, got both: leave one out")
-    end_ms = system_now_ms() + 1000 * seconds if seconds else until_ms
+    end_ms = end_of_mute(seconds, until_ms)
 
     def one(mutes: DeviceMutes, device: str) -> Device:
         return mutes.mute(device, end_ms, why, by=console(by))
@@ -72,7 +72,8 @@ def mute(  # noqa: PLR0913 - one argument a command-line option
 
 
 @click.command(
-    epilog=example("fleet-server devices unmute state cam-1", "fleet-server devices unmute state --site north")
+    cls=AnyHost,
+    epilog=example("fleet-server devices unmute state cam-1", "fleet-server devices unmute state --site north"),
 )
 @STATE
 @_DEVICES
@@ -88,12 +89,32 @@ def unmute(directory: Path, devices: Sequence[str], *, site: str, tag: str, by: 
     _each(directory, devices, site, tag, lambda mutes, device: mutes.unmute(device, by=console(by)), muted=True)
 
 
+def end_of_mute(seconds: int, until_ms: int) -> int:
+    """Return the end of a mute by ``--for`` and ``--until`` in UTC ms, 0 without either.
+
+    Raises:
+        click.UsageError: If both are given.
+    """
+    if seconds and until_ms:
+        raise click.UsageError("Expected --for or --until, got both: leave one out")
+    return system_now_ms() + 1000 * seconds if seconds else until_ms
+
+
+def expect_one_choice(devices: Sequence[str], site: str, tag: str) -> None:
+    """Check that devices are named, or chosen by site or tag.
+
+    Raises:
+        click.UsageError: If both or neither.
+    """
+    if bool(devices) == bool(site or tag):
+        raise click.UsageError("Expected DEVICE, or --site or --tag, one of them: say which devices it is about")
+
+
 def _each(
     directory: Path, devices: Sequence[str], site: str, tag: str, act: Callable[[DeviceMutes, str], Device], *,
     muted: bool = False,
 ) -> None:  # fmt: skip
-    if bool(devices) == bool(site or tag):
-        raise click.UsageError("Expected DEVICE, or --site or --tag, one of them: say which devices it is about")
+    expect_one_choice(devices, site, tag)
     with _mutes(directory) as (mutes, listing):
         if not devices:
             only = FleetCondition.MUTED if muted else None

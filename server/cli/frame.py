@@ -155,13 +155,17 @@ def expect_reason(error: type[ServerError], name: str, ended: str, first: str, w
         raise error(f"{said}: the first is kept; leave --why out")
 
 
-class Listing(click.Group):
+class CommandGroup(click.Group):
+    """A group whose commands may work from other hosts."""
+
+    command_class = AnyHost
+
+
+class Listing(CommandGroup):
     """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``.
 
     With a server of the environment or of a login, ``devices`` alone is ``devices list``, too.
     """
-
-    command_class = AnyHost
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Insert ``list`` before arguments that name no command.

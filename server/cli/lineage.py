@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from server.app.state_directory import open_state
-from server.cli.frame import JSON, STATE, coded, example, print_rows
-from server.cli.running import operator_client
+from server.cli.frame import JSON, CommandGroup, coded, example, print_rows
+from server.cli.place import PLACE, ServerPlace
 from server.client import LineageInfo
 
 COLUMNS = ("kind", "id", "known", "at_ms", "words", "from", "acts")
@@ -35,11 +33,12 @@ def _time(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 
 @click.group(
+    cls=CommandGroup,
     epilog=example(
         "fleet-server lineage release state digits-4",
         "fleet-server lineage device state cam-1 --at 2026-11-28T14:00",
         "fleet-server lineage devices state --sample 17",
-    )
+    ),
 )
 def lineage() -> None:
     """Print where something comes from, and what came of it.
@@ -52,13 +51,13 @@ def lineage() -> None:
 @lineage.command(
     epilog=example("fleet-server lineage release state digits-4", "fleet-server lineage release state digits-4 --json")
 )
-@STATE
+@PLACE
 @click.argument("name", metavar="RELEASE")
 @_GRAPH
 @coded
-def release(directory: Path, name: str, *, as_json: bool) -> None:
+def release(place: ServerPlace, name: str, *, as_json: bool) -> None:
     """Print what RELEASE was made of, who approved it, where it runs, and what was made from it."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         _print(server.lineage(release=name), as_json=as_json)
 
 
@@ -67,36 +66,36 @@ def release(directory: Path, name: str, *, as_json: bool) -> None:
         "fleet-server lineage device state cam-1", "fleet-server lineage device state cam-1 --at 2026-11-28T14:00"
     )
 )
-@STATE
+@PLACE
 @click.argument("name", metavar="DEVICE")
 @click.option("--at", "at_ms", callback=_time, help="When: UTC ms, or a time such as 2026-11-28T14:00 (UTC). [now]")
 @_GRAPH
 @coded
-def device(directory: Path, name: str, at_ms: int | None, *, as_json: bool) -> None:
+def device(place: ServerPlace, name: str, at_ms: int | None, *, as_json: bool) -> None:
     """Print which release DEVICE ran at a time, since when, by which report, and what that was made of."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         _print(server.lineage(device=name, at_ms=at_ms), as_json=as_json)
 
 
 @lineage.command(epilog=example("fleet-server lineage sample state 17"))
-@STATE
+@PLACE
 @click.argument("number", metavar="SAMPLE", type=click.IntRange(0, 2**63 - 1))
 @_GRAPH
 @coded
-def sample(directory: Path, number: int, *, as_json: bool) -> None:
+def sample(place: ServerPlace, number: int, *, as_json: bool) -> None:
     """Print who labelled SAMPLE, which releases learned from it, and how many devices run them."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         _print(server.lineage(sample=number), as_json=as_json)
 
 
 @lineage.command(epilog=example("fleet-server lineage job state 9f86d081884c7d65"))
-@STATE
+@PLACE
 @click.argument("name", metavar="JOB")
 @_GRAPH
 @coded
-def job(directory: Path, name: str, *, as_json: bool) -> None:
+def job(place: ServerPlace, name: str, *, as_json: bool) -> None:
     """Print why the training job JOB was made, with which labels, and what came of it."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         _print(server.lineage(job=name), as_json=as_json)
 
 
@@ -105,7 +104,7 @@ def job(directory: Path, name: str, *, as_json: bool) -> None:
         "fleet-server lineage devices state --sample 17 --now", "fleet-server lineage devices state --release digits-4"
     )
 )
-@STATE
+@PLACE
 @click.option("--release", "name", default="", help="The release that they ran.")
 @click.option(
     "--sample", "number", type=click.IntRange(0, 2**63 - 1), help="The sample that their release learned from."
@@ -113,23 +112,23 @@ def job(directory: Path, name: str, *, as_json: bool) -> None:
 @click.option("--now/--before", "now", default=None, help="Only what they report now, or only what they ran before.")
 @JSON
 @coded
-def devices(directory: Path, name: str, number: int | None, now: bool | None, *, as_json: bool) -> None:  # noqa: FBT001
+def devices(place: ServerPlace, name: str, number: int | None, now: bool | None, *, as_json: bool) -> None:  # noqa: FBT001
     """Print when which devices ran a release, or one that learned from a sample or was made from such a one."""
     if bool(name) == (number is not None):
         raise click.UsageError("Expected one of --release and --sample")
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         found = [asdict(one) for one in server.release_runs(release=name, sample=number, now=now)]
     print_rows(found, RUN_COLUMNS, as_json=as_json)
 
 
 @lineage.command(epilog=example("fleet-server lineage samples state 9f86d081884c7d65 --json"))
-@STATE
+@PLACE
 @click.argument("name", metavar="JOB")
 @JSON
 @coded
-def samples(directory: Path, name: str, *, as_json: bool) -> None:
+def samples(place: ServerPlace, name: str, *, as_json: bool) -> None:
     """Print the samples that the training job JOB was given, with their labels then and now."""
-    with operator_client(open_state(directory)) as server:
+    with place.client() as server:
         found = [asdict(one) for one in server.given_samples(name)]
     print_rows(found, GIVEN_COLUMNS, as_json=as_json)
 

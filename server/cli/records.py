@@ -19,7 +19,6 @@ from server.cli.frame import JSON, Listing, coded, example, path_value, print_ro
 from server.cli.place import PLACE, AnyHost, ServerPlace
 from server.client import part
 from server.errors import AnsweredError
-from wire.codec import Json
 
 SAMPLE_COLUMNS = ("id", "device", "lane", "predicted", "confidence", "at_ms", "label", "label_by", "claimed", "model")
 CHANGE_COLUMNS = ("label", "label_by", "labelled_ms", "new_label", "changed_by", "changed_ms")
@@ -40,6 +39,7 @@ EVIDENCE_COLUMNS = (
     "device", "start_ms", "n", "phase", "log_value", "log_threshold", "flagged", "fault", "cause", "provisional",
 )  # fmt: skip
 POOL_COLUMNS = ("start_ms", "attribute", "value", "members", "log_value", "log_threshold", "alarm", "collecting")
+FOUND_COLUMNS = ("kind", "id", "text", "detail")
 CONCERN_COLUMNS = ("signal", "level", "count", "text", "names")
 MEMBER_COLUMNS = ("device", "group", "standing", "code", "assigned_ms", "settled_ms", "waits_for", "air_bytes")
 SPAN_COLUMNS = ("start_ms", "len_ms", "resolution", "n", "windows", "ref_id", "artifact")
@@ -232,6 +232,24 @@ def overall(place: ServerPlace, signal: str, *, as_json: bool) -> None:
         sys.exit(1)
 
 
+@click.command(cls=AnyHost, epilog=example("fleet-server search state 'gate north'"))
+@PLACE
+@click.argument("text", metavar="WORDS")
+@click.option("--limit", type=click.IntRange(1, 50), default=10, show_default=True, help="So many of each kind.")
+@JSON
+@coded
+def search(place: ServerPlace, text: str, limit: int, *, as_json: bool) -> None:
+    """Print what has WORDS in its name: devices, releases, rollouts, verdicts, samples, jobs and, for admins, users."""
+    with place.client() as server:
+        found = server.request("GET", "/api/search", query={"text": text, "limit": str(limit)})
+    kinds = _objects(found, "found")
+    rows = [one for kind in kinds for one in _objects(kind, "things")]
+    print_rows(rows, FOUND_COLUMNS, as_json=as_json)
+    for kind in kinds:
+        if kind["more"]:
+            click.echo(f"there are more {kind['kind']}: give more words, or --limit", err=True)
+
+
 @click.command("show", cls=AnyHost, epilog=example("fleet-server devices show state cam-1 | jq .reported"))
 @PLACE
 @_DEVICE
@@ -385,7 +403,7 @@ def user_log_out(place: ServerPlace, name: str) -> None:
 
 def add_commands(main: click.Group) -> None:
     """Add the commands to ``main`` and to its groups."""
-    own: tuple[click.Command, ...] = (samples, retraining, jobs, evidence, pools, overall)
+    own: tuple[click.Command, ...] = (samples, retraining, jobs, evidence, pools, overall, search)
     for command in own:
         main.add_command(command)
     groups: Mapping[str, tuple[click.Command, ...]] = {
@@ -400,7 +418,7 @@ def add_commands(main: click.Group) -> None:
                 group.add_command(below)
 
 
-def _objects(answer: Mapping[str, Json], name: str) -> list[listings.Row]:
+def _objects(answer: Mapping[str, object], name: str) -> list[listings.Row]:
     found = answer[name]
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 

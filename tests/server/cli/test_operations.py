@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import httpx
 import pytest
 from click.testing import CliRunner
 
 from server.cli import main
+from server.cli.place import AnyHost
 from server.client import FleetClient
 from tests.server.conftest import publish_bytes
 
@@ -29,6 +31,12 @@ COMMANDS: Mapping[str, str] = {
     "GET /api/devices/{device}/ran": "devices ran cam-1 --at-ms 5",
     "POST /api/devices/{device}/commands": "devices command cam-1 selftest --wait 1",
     "GET /api/devices/{device}/commands/{command_id}": "devices command cam-1 selftest --wait 1",
+    "POST /api/devices/{device}/mute": "devices mute cam-1 --for 4h",
+    "POST /api/devices/{device}/unmute": "devices unmute cam-1",
+    "GET /api/lineage": "lineage release m-1",
+    "GET /api/lineage/devices": "lineage devices --release m-1",
+    "GET /api/lineage/samples": "lineage samples abc",
+    "GET /api/search": "search gate",
     "POST /api/devices/{device}/revoke": "devices revoke cam-x",
     "POST /api/devices/{device}/remove": "devices remove cam-x",
     "POST /api/devices/{device}/tags": "devices tag cam-1 night",
@@ -120,6 +128,32 @@ def test_every_operation_of_people_has_a_command_or_a_reason(fleet: MemoryFleet)
     assert found - set(COMMANDS) - set(WITHOUT) == set()
     assert (set(COMMANDS) | set(WITHOUT)) - found == set()
     assert set(COMMANDS) & set(WITHOUT) == set()
+
+
+LOCAL = {
+    "init", "run", "ingest", "migrate", "backup", "restore", "trust", "prometheus", "releases export", "alerts test",
+}  # fmt: skip
+"""Commands on files of the server; the help of ``fleet-server`` and ``docs/how-to/from-any-host.md`` name them."""
+
+
+def _commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*words, name))
+        else:
+            yield " ".join((*words, name)), command
+
+
+def test_every_command_with_a_directory_works_from_any_host_or_says_why_not() -> None:
+    """A new command fails here until it has ``@PLACE``, ``@afar`` or a place among the local ones."""
+    found = dict(_commands(main))
+    with_directory = {name for name, one in found.items() if any(item.name == "directory" for item in one.params)}
+    assert {name for name in with_directory if not isinstance(found[name], AnyHost)} == set()
+    local = {
+        name for name in with_directory if isinstance(one := found[name], AnyHost) and not (one.takes_place or one.afar)
+    }
+    assert local == LOCAL
+    assert [name for name in LOCAL if name.split()[-1] not in (main.help or "")] == []
 
 
 def test_each_command_sends_its_operation(fleet: MemoryFleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
