@@ -172,7 +172,7 @@ class AuditLog:
                 last, previous = int(row["seq"]), str(row["sha256"])
                 at_end = previous if last == end[0] else at_end
             over = len(rows) < limit
-            why = _end_wrong(connection, end, at_end, last) if over else ""
+            why = _end_wrong(end, at_end, last, lambda: store.head(connection)[0]) if over else ""
         return ChainFinding(count=last, head_sha256=previous, broken_seq=last + 1 if why else 0, why=why), over
 
     def verify(self, anchor: tuple[int, str] | None = None) -> ChainFinding:
