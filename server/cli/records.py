@@ -19,6 +19,7 @@ from server.cli.frame import JSON, Listing, coded, example, path_value, print_ro
 from server.cli.place import PLACE, AnyHost, ServerPlace
 from server.client import part
 from server.errors import AnsweredError
+from wire.codec import Json
 
 SAMPLE_COLUMNS = ("id", "device", "lane", "predicted", "confidence", "at_ms", "label", "label_by", "claimed", "model")
 CHANGE_COLUMNS = ("label", "label_by", "labelled_ms", "new_label", "changed_by", "changed_ms")
@@ -120,6 +121,44 @@ def samples_changes(place: ServerPlace, sample: int, *, as_json: bool) -> None:
     with place.client() as server:
         found = _objects(server.request("GET", f"/api/samples/{sample}/changes"), "changes")
     print_rows(found, CHANGE_COLUMNS, as_json=as_json)
+
+
+@samples.command(
+    "mark", epilog=example("fleet-server samples mark state 7 broken", "fleet-server samples mark state 7 ''")
+)
+@PLACE
+@_SAMPLE
+@click.argument("mark", metavar="MARK")
+@_BY
+@coded
+def samples_mark(place: ServerPlace, sample: int, mark: str, by: str) -> None:
+    """Say why SAMPLE can't be labelled: MARK is unsure or broken, '' takes it off."""
+    with place.client() as server:
+        body: dict[str, Json] = {"mark": mark, "by": place.signer(server, by)}
+        found = server.request("PUT", f"/api/samples/{sample}/mark", body)
+    click.echo(f"{found['id']} {mark}")
+
+
+@samples.command("take-back", epilog=example("fleet-server samples take-back state 7 --by ada"))
+@PLACE
+@_SAMPLE
+@_BY
+@coded
+def samples_take_back(place: ServerPlace, sample: int, by: str) -> None:
+    """Take back the label that you gave SAMPLE; what it was is kept."""
+    with place.client() as server:
+        found = server.request("POST", f"/api/samples/{sample}/take-back", {"by": place.signer(server, by)})
+    click.echo(f"{found['id']} {found['label']}")
+
+
+@samples.command("review", epilog=example("fleet-server samples review state digits | jq .disputed"))
+@PLACE
+@click.argument("model", metavar="MODEL")
+@coded
+def samples_review(place: ServerPlace, model: str) -> None:
+    """Print what of MODEL people should look at again, as one JSON object: disputes, doubtful labels, marks."""
+    with place.client() as server:
+        click.echo(json.dumps(dict(server.request("GET", "/api/labels/review", query={"model": model}))))
 
 
 @click.group(
