@@ -104,6 +104,7 @@ class ServerParts:
     """The services of one server; ``turn`` of ``services`` is called in this order."""
 
     database: Database
+    config: ServerConfig
     auth: Auth
     users: Users
     tokens: Tokens
@@ -252,6 +253,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     tokens = Tokens(database=database, users=users, clock=clock)
     return ServerParts(
         database=database,
+        config=config,
         users=users,
         tokens=tokens,
         acts=acts,

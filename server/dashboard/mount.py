@@ -31,6 +31,7 @@ def mount(app: FastAPI, services: Services) -> None:
         samples,
         search,
     )
+    from server.dashboard.pages.installation import about, settings  # noqa: PLC0415 - likewise
     from server.dashboard.pages.people import acts, tokens, users  # noqa: PLC0415 - likewise
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
 
@@ -43,6 +44,7 @@ def mount(app: FastAPI, services: Services) -> None:
     for page in (
         account, overview, alerts, drift, device, rollouts, events, samples, sample, label, retraining, users, tokens,
         acts, search,
+        settings, about,
     ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()

@@ -11,6 +11,7 @@ from server.access.users import Users
 from server.alerts.ledger import Alerts
 from server.alerts.picture import EvidencePicture
 from server.app.situation import Situation
+from server.config import ServerConfig
 from server.drift.service import DriftService
 from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
@@ -33,6 +34,10 @@ class Services(Protocol):
     @property
     def database(self) -> Database:
         """The database, for the evidence."""
+
+    @property
+    def config(self) -> ServerConfig:
+        """The settings that the server started with."""
 
     @property
     def logins(self) -> Logins:

@@ -30,6 +30,7 @@ PAGES = (
     ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"), ("/events", "Events"),
     ("/samples", "Samples"), ("/retraining", "Retraining"),
 )  # fmt: skip
+FOOT = (("/settings", "Settings"), ("/about", "About"))
 REFRESH_S = 1.5
 FRESH_S, FIRST_S = 1.0, 10.0
 """How old what many visitors share may be, at a refresh and when a page opens."""
@@ -101,6 +102,8 @@ def frame(
         yield
     with ui.footer(fixed=False).classes("tf-foot"):
         ui.label("All times are UTC.")
+        for target, name in FOOT:
+            ui.link(name, target).classes("tf-link")
 
 
 async def _close(client: Client) -> None:

@@ -35,6 +35,8 @@ PAGES = (
     "/tokens",
     "/acts",
     "/search?text=meter",
+    "/settings",
+    "/about",
 )
 WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}
 IMPACTS = ("serious", "critical")

@@ -9,6 +9,7 @@ _PAGES: Mapping[str, Callable[[str], str]] = {
     "alert": lambda name: f"/alerts?{urlencode({'id': name})}",
     "device": lambda name: f"/device/{_part(name)}",
     "job": lambda _: "/retraining",
+    "policy": lambda _: "/settings",
     "release": lambda name: f"/rollouts?{urlencode({'release': name})}",
     "retraining": lambda _: "/retraining",
     "rollout": lambda name: f"/rollouts/{_part(name)}",

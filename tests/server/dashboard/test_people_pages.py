@@ -121,7 +121,7 @@ def test_each_act_leads_to_what_it_concerns() -> None:
     ]  # fmt: skip
     assert found == [
         "/rollouts/a%2Fb", "/device/cam%201", "", "/device/cam", "/samples/7", "/alerts?id=3", "/users/bob",
-        "/tokens/3f", "/users/ada", "", "", "",
+        "/tokens/3f", "/users/ada", "", "/settings", "",
     ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Pages about this server itself: its settings, and what it is."""
