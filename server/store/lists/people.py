@@ -61,7 +61,8 @@ def token_page(  # noqa: PLR0913 - a filter and a place in the list
     if valid is not None:
         alive = sa.and_(column.revoked_ms == 0, sa.or_(column.expires_ms == 0, column.expires_ms > now_ms))
         where.append(alive if valid else ~alive)
-    return read_page(connection, TOKENS.select().where(*where), _TOKENS, limit, cursor)
+    asked = (search, owner, valid)  # not the time
+    return read_page(connection, TOKENS.select().where(*where), _TOKENS, limit, cursor, asked=asked)
 
 
 def act_page(

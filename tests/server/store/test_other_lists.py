@@ -133,6 +133,17 @@ def test_a_cursor_is_of_its_filters(database: Database) -> None:
                 ask(connection, device, cursor)
 
 
+def test_a_cursor_of_valid_tokens_holds_later(database: Database) -> None:
+    """Whether a token is valid depends on the time, the cursor does not."""
+
+    def ask(now_ms: int, cursor: str | None = None) -> Rows:
+        return token_page(connection, search="", owner="", valid=True, now_ms=now_ms, limit=2, cursor=cursor)
+
+    with database.begin() as connection:
+        first = ask(5)
+        assert len(ask(6, first.next).rows) == 2
+
+
 def test_retrainings_that_go_on_come_first_on_a_page(database: Database) -> None:
     """Then the others, each newest first; a cursor is of one of both orders."""
     with database.begin() as connection:
