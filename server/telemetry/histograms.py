@@ -169,6 +169,8 @@ class WindowHistograms:
     def _release(self, ref_id: str, shape: Shape) -> tuple[Release | None, Reference | None]:
         """Return the release of a reference and that reference, if it is known and fits the window."""
         release = next((one for one in self.registry.releases() if one.custom.ref_id.startswith(ref_id)), None)
+        if release is None:
+            return None, None
         try:
             found = self.registry.reference(ref_id)
         except (ServerError, WireError):  # such as a bundle that is gone
