@@ -23,6 +23,7 @@ def mount(app: FastAPI, services: Services) -> None:
         device,
         drift,
         events,
+        jobs,
         label,
         overview,
         retraining,
@@ -44,7 +45,7 @@ def mount(app: FastAPI, services: Services) -> None:
     for page in (
         account, overview, alerts, drift, device, rollouts, events, samples, sample, label, retraining, users, tokens,
         acts, search,
-        settings, about,
+        settings, about, jobs,
     ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()

@@ -15,6 +15,7 @@ from server.config import ServerConfig
 from server.drift.service import DriftService
 from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
+from server.fleet.measurements import Measurements
 from server.fleet.mutes import DeviceMutes
 from server.fleet.revocation import Revocations
 from server.registry.events import EventLog
@@ -82,6 +83,10 @@ class Services(Protocol):
     @property
     def withdrawal(self) -> Withdrawal:
         """Withdraws releases."""
+
+    @property
+    def measurements(self) -> Measurements:
+        """Measurements on devices."""
 
     @property
     def drift(self) -> DriftService:

@@ -28,7 +28,7 @@ _SEARCH = """<form action="/search" method="get" role="search"><input id="tf-sea
 <div id="tf-found" role="listbox" aria-label="Found" hidden></div>"""
 PAGES = (
     ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"), ("/events", "Events"),
-    ("/samples", "Samples"), ("/retraining", "Retraining"),
+    ("/samples", "Samples"), ("/retraining", "Retraining"), ("/jobs", "Jobs"),
 )  # fmt: skip
 FOOT = (("/settings", "Settings"), ("/about", "About"))
 REFRESH_S = 1.5

@@ -167,6 +167,18 @@ class Measurements:
             report_sha256="",
         )
 
+    def newest(self, limit: int) -> tuple[Measurement, ...]:
+        """Return the measurements that were ordered last, the newest first; one that can't be read is left out."""
+        dated = []
+        for folder in self._folders():
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                dated.append(((folder / _ENVELOPE).stat().st_mtime, folder.name))
+        found = []
+        for _, order in sorted(dated, reverse=True)[:limit]:
+            with contextlib.suppress(UnknownMeasurementError):
+                found.append(self.get(order))
+        return tuple(found)
+
     def bytes_for(self, order: str, sha256: str, device: str) -> Path:
         """Return the path of the bytes that ``device`` needs; the measurement then counts as begun.
 

@@ -28,6 +28,7 @@ from server.store.monitoring.evidence import replace_slot
 from server.store.monitoring.ingest import insert_batches
 from server.store.monitoring.usage import put_device_days
 from server.store.monitoring.windows import insert_windows
+from server.store.retraining import insert_job
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
@@ -100,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     _rollouts(app)
     _samples(app)
     _measurements(app, system_now_ms() // HOUR_MS * HOUR_MS)
+    _jobs(app)
     app.parts.users.add("ada", "admin", PASSWORD, by="test")
     yield World(app, state.token("operator"), broker)
     app.stop()
@@ -336,6 +338,19 @@ def _samples(app: ServerApp) -> None:
         replace(trigger, cause="site:site=mill:", phase=RetrainingPhase.SETTLED, text="rollout of digits-1: succeeded",
                 result="digits-1", words="brighter", devices=("press-03",), opened_ms=now_ms - 50 * HOUR_MS)
     )  # fmt: skip
+
+
+def _jobs(app: ServerApp) -> None:
+    now_ms = system_now_ms()
+    job: dict[str, object] = {
+        "id": "job-failed", "retraining": 1, "model": "digits", "base_release": "digits-1", "base_sha256": "ab" * 32,
+        "cause": "cohort:camera=ov5640:", "labelled": 40, "samples_sha256": "cd" * 32, "state": "failed",
+        "worker": "gpu-host", "attempts": 1, "lease_until_ms": 0, "created_ms": now_ms, "ended_ms": now_ms,
+        "release": "", "code": "gate_fail", "text": "accuracy_drop fail: 3 points", "certificate": {}, "look": 1,
+    }  # fmt: skip
+    with app.parts.database.begin() as connection:
+        insert_job(connection, job)
+        insert_job(connection, {**job, "id": "job-waits", "state": "queued", "code": "", "text": "", "ended_ms": 0})
 
 
 def _release(app: ServerApp, version: int) -> str:

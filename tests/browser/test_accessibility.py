@@ -37,6 +37,8 @@ PAGES = (
     "/search?text=meter",
     "/settings",
     "/about",
+    "/jobs",
+    "/jobs/job-failed",
 )
 WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}
 IMPACTS = ("serious", "critical")

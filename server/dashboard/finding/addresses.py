@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 _PAGES: Mapping[str, Callable[[str], str]] = {
     "alert": lambda name: f"/alerts?{urlencode({'id': name})}",
     "device": lambda name: f"/device/{_part(name)}",
-    "job": lambda _: "/retraining",
+    "job": lambda name: f"/jobs/{_part(name)}",
     "policy": lambda _: "/settings",
     "release": lambda name: f"/rollouts?{urlencode({'release': name})}",
     "retraining": lambda _: "/retraining",
