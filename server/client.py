@@ -68,11 +68,11 @@ class DeviceInfo:
 
     ``presence``: there, away, silent, never_heard or gone. ``evidence``: drift evidence of the newest window: phase,
     threshold_ratio (1 and above is an alarm), flagged, fault, cause, provisional (its baseline is not complete), and
-    baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked or
-    removed. ``concern``: what it does with its inputs while its release runs and answers none, else "". ``tags`` and
-    ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0 for not, until ``muted_until_ms``
-    (0: until it is unmuted). ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None
-    before the first.
+    baseline_windows of the wanted_windows that change this; empty before the first. ``ended``: "", revoked,
+    retired or removed. ``concern``: what it does with its inputs while its release runs and answers none, else "".
+    ``tags`` and ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0 for not, until
+    ``muted_until_ms`` (0: until it is unmuted). ``reported`` and ``desired``: as on the wire
+    (``docs/reference/wire.md``), None before the first.
     """
 
     device: str = ""
@@ -772,10 +772,12 @@ class FleetClient:
         return self._document(self._ask("GET", "/api/health", may_be=(_UNWELL,)))
 
     def devices(  # noqa: PLR0913 - one argument a parameter of the query
-        self, *, ended: bool = False, search: str = "", site: str = "", state: str = "", release: str = "",
-        tag: str = "", condition: str = "",
+        self, *, ended: bool = False, retired: bool = False, search: str = "", site: str = "", state: str = "",
+        release: str = "", tag: str = "", condition: str = "",
     ) -> tuple[DeviceInfo, ...]:  # fmt: skip
-        """Return every device of the fleet, by id; with ``ended``, the revoked and removed ones, newest first.
+        """Return every device of the fleet, by id; with ``ended``, those that left it, newest first.
+
+        With ``retired``, of those the ones that were retired.
 
         ``search``: words in id, name, tags, site, release or attributes. ``condition``: connected, lost, disconnected,
         silent, never_connected, updating, failing, drifting, commissioning, paused or muted. An older server refuses
@@ -784,6 +786,7 @@ class FleetClient:
         filters = {
             "search": search, "site": site, "state": state, "release": release, "tag": tag, "condition": condition,
         }  # fmt: skip
+        filters["retired"] = "true" if retired else ""  # an older server refuses it
         query = {"ended": str(ended).lower()} | {name: value for name, value in filters.items() if value}
         return tuple(one for page in self._pages(_Devices, "/api/devices", query) for one in page.devices)
 
@@ -818,6 +821,14 @@ class FleetClient:
     def unmute_device(self, device: str, *, by: str = SOMEBODY) -> DeviceInfo:
         """Let a device raise alerts and concerns again; return it. ``by``: who decided it."""
         self._post(DeviceInfo, f"/api/devices/{part(device)}/unmute", {"by": by})
+        return self.device(device)
+
+    def retire_device(self, device: str, *, why: str = "", by: str = SOMEBODY) -> DeviceInfo:
+        """Let a device that is gone for good leave the fleet; return it. ``why``, ``by``: the reason, and who decided.
+
+        It is revoked and has no assignment any more; its tags, its name and its history stay.
+        """
+        self._post(DeviceInfo, f"/api/devices/{part(device)}/retire", {"why": why, "by": by})
         return self.device(device)
 
     def command(

@@ -51,11 +51,11 @@ class DeviceBody(BaseModel):
     """One device; ``reported`` and ``desired`` as on the wire.
 
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
-    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there;
-    or away, silent, never_heard, gone, and then the other fields are its last report. ``concern``: what it does with
-    its inputs while its release runs and answers none (``reported.unread`` has the numbers), else "". ``tags`` and
-    ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0 for not, until ``muted_until_ms``
-    (0: until it is unmuted).
+    empty before the first. ``ended``: "" for a device of the fleet, else "revoked", "retired" or "removed".
+    ``presence``: there; or away, silent, never_heard, gone, and then the other fields are its last report.
+    ``concern``: what it does with its inputs while its release runs and answers none (``reported.unread`` has the
+    numbers), else "". ``tags`` and ``title``: what people call it. ``muted_ms``: since when ``muted_by`` muted it, 0
+    for not, until ``muted_until_ms`` (0: until it is unmuted).
     """
 
     device: str
@@ -135,21 +135,24 @@ def router(
 
     @routes.get("/api/devices")
     def list_devices(  # noqa: PLR0913 - one argument a parameter of the query
-        *, ended: bool = False, search: Search = "", site: Name = "", state: Name = "", release: Name = "",
-        tag: Name = "", condition: FleetCondition | None = None, sort: DeviceSort = DeviceSort.DEVICE,
-        descending: bool = False, limit: Limit = None, cursor: Cursor = None,
+        *, ended: bool = False, retired: bool = False, search: Search = "", site: Name = "", state: Name = "",
+        release: Name = "", tag: Name = "", condition: FleetCondition | None = None,
+        sort: DeviceSort = DeviceSort.DEVICE, descending: bool = False, limit: Limit = None, cursor: Cursor = None,
     ) -> DevicesBody:  # fmt: skip
-        """Return devices of the fleet; with ``ended``, the revoked and removed ones instead, newest first.
+        """Return devices of the fleet; with ``ended``, the revoked, retired and removed ones instead, newest first.
+
+        With ``retired``, of those the ones that were retired.
 
         ``search``: words in id, name, tags, site, release or attributes. Without ``limit``, 422 ``page_needed`` if
         there are more than 200.
         """
         wanted = DeviceFilter(
-            search=search, site=site, state=state, release=release, tag=tag, condition=condition, ended=ended
+            search=search, site=site, state=state, release=release, tag=tag, condition=condition, ended=ended,
+            retired=retired,
         )  # fmt: skip
         found = listing.page(wanted, sort=sort, descending=descending, limit=limit or _SHOWN, cursor=cursor)
         check_whole(found, limit, cursor)
-        names = [] if ended else [device.device for device in found.rows]
+        names = [] if ended or retired else [device.device for device in found.rows]
         known = newest_evidence(listing.database, devices=names) if names else {}
         devices = [_body(device, known.get(device.device, {}), presence(device)) for device in found.rows]
         return DevicesBody(devices=devices, next=found.next, total=found.total)
@@ -322,6 +325,12 @@ def revocations_router(auth: Auth, revocations: Revocations) -> APIRouter:
         """Refuse a device's credentials on HTTP and broker; it can return only with a new claim."""
         wanted = request or EndRequest()
         return EndedBody.of(revocations.revoke(device, wanted.why, by=signed(caller, wanted.by)))
+
+    @routes.post("/api/devices/{device}/retire", dependencies=[Depends(auth.operator)])
+    def retire(device: str, caller: Caller, request: EndRequest | None = None) -> EndedBody:
+        """Let a device leave the fleet for good: revoked, without an assignment; tags, name and history stay."""
+        wanted = request or EndRequest()
+        return EndedBody.of(revocations.retire(device, wanted.why, by=signed(caller, wanted.by)))
 
     @routes.post("/api/devices/{device}/remove", dependencies=[Depends(auth.operator)])
     def remove(device: str, caller: Caller, request: EndRequest | None = None) -> EndedBody:

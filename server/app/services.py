@@ -43,6 +43,7 @@ from server.app.state_directory import StateDirectory
 from server.app.vitals import Vitals
 from server.clock import Clock
 from server.config import ServerConfig
+from server.drift.departures import Departures
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
 from server.fleet.certificates import Certificates
@@ -337,6 +338,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             measurements,
             Liveness(fleet=fleet, events=events, config=config.fleet),
             mutes,
+            Departures(verdicts=drift.verdicts, fleet=fleet),
             Housekeeping(
                 database=database,
                 retention_days=config.ingest.retention_days,

@@ -457,7 +457,7 @@ def trust(directory: Path, root: Path) -> None:
     ),
 )
 def devices() -> None:
-    """Print the devices of the fleet; tag, name, mute, commission, revoke or remove one.
+    """Print the devices of the fleet; tag, name, mute, commission, revoke, retire or remove one.
 
     "fleet-server devices DIR" is short for "fleet-server devices list DIR".
     """
@@ -470,10 +470,12 @@ def devices() -> None:
         "fleet-server devices list state --condition lost --site berlin",
         "fleet-server devices list state --search 'gate ov5640'",
         "fleet-server devices list state --ended",
+        "fleet-server devices list state --retired",
     ),
 )
 @_STATE
-@click.option("--ended", is_flag=True, help="Those that were revoked or removed instead, the last first.")
+@click.option("--ended", is_flag=True, help="Those that left the fleet instead, the last first.")
+@click.option("--retired", is_flag=True, help="Those that were retired instead, the last first.")
 @click.option("--search", default="", help="Words, all of them in id, site, release or attributes.")
 @click.option("--site", default="", help="Only devices of this site.")
 @click.option("--state", default="", help="Only devices that reported this state last, such as degraded.")
@@ -487,7 +489,7 @@ def devices() -> None:
 @_coded
 def devices_list(  # noqa: PLR0913 - one argument a command-line option
     directory: Path, *, search: str, site: str, state: str, release: str, tag: str, condition: str | None,
-    ended: bool, as_json: bool,
+    ended: bool, retired: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the devices of the fleet, all for which each option holds.
 
@@ -497,13 +499,13 @@ def devices_list(  # noqa: PLR0913 - one argument a command-line option
     config, database = _opened(directory)
     now_ms, silent_s = system_now_ms(), config.fleet.silent_s
     wanted = DeviceFilter(
-        search=search, site=site, state=state, release=release, tag=tag, ended=ended,
+        search=search, site=site, state=state, release=release, tag=tag, ended=ended, retired=retired,
         condition=FleetCondition(condition) if condition else None,
     )  # fmt: skip
     found = DeviceList(database=database, clock=lambda: now_ms, silent_s=silent_s).all(wanted)
     rows = [listings.device_row(device, presence(device, now_ms, silent_s)) for device in found]
     database.close()
-    _print(rows, listings.ENDED_COLUMNS if ended else listings.DEVICE_COLUMNS, as_json=as_json)
+    _print(rows, listings.ENDED_COLUMNS if ended or retired else listings.DEVICE_COLUMNS, as_json=as_json)
 
 
 _DEVICE = click.argument("device", metavar="DEVICE")
@@ -557,6 +559,22 @@ def revoke(directory: Path, device: str, why: str, by: str) -> None:
     it can return only with a new one. Rollouts leave it out, but a failure in one stays counted. Its history stays.
     """
     _end_device(directory, device, why, lambda revocations: revocations.revoke(device, why, by=_console(by)))
+
+
+@devices.command(epilog=_example("fleet-server devices retire state cam-1 --why 'replaced by cam-7'"))
+@_STATE
+@_DEVICE
+@_WHY
+@_BY
+@_coded
+def retire(directory: Path, device: str, why: str, by: str) -> None:
+    """Let a device that is gone for good leave the fleet: revoke it and delete its assignment.
+
+    It is in no rollout and judged no more; a failure in an open rollout stays counted. Its tags, name and history stay,
+    "devices list --retired" prints them. A new claim for the same id admits a device that begins anew, without a
+    release.
+    """
+    _end_device(directory, device, why, lambda revocations: revocations.retire(device, why, by=_console(by)))
 
 
 @devices.command(epilog=_example("fleet-server devices remove state cam-1 --why 'scrapped'"))

@@ -21,8 +21,10 @@ import sqlalchemy as sa
 from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
+from server.fleet.anew import begin_anew
 from server.fleet.certificates import Certificates
 from server.fleet.credentials import hash_password, new_secret, verify_password
+from server.fleet.revocation import FOR_GOOD
 from server.people import Actor, ActorKind, By
 from server.registry.events import event_row
 from server.store import fleet as store
@@ -130,6 +132,9 @@ class Enrolment:
                     store.insert_device(connection, {"device": device, "site": site, **changes})
                 else:
                     fresh = store.NEVER_CONNECTED if known["ended"] else {}  # its old reports no longer count
+                    if known["ended"] in FOR_GOOD:
+                        fresh = {**fresh, "tags": "", "title": ""}
+                        begin_anew(connection, device, f"it was {known['ended']}, and claimed again", device, now_ms)
                     store.update_device(connection, device, {**changes, **fresh})
                 revoke_certificates(connection, device, now_ms)
                 if request:
@@ -190,7 +195,7 @@ class Enrolment:
         return {row["device"]: row["password_hash"] for row in known if row["password_hash"]}
 
     def ended(self, device: str) -> str:
-        """Return "revoked" or "removed" for a device that a new claim would let in again, else ""."""
+        """Return "revoked", "retired" or "removed" for a device that a new claim would let in again, else ""."""
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
         return str(row["ended"]) if row else ""

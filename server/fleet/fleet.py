@@ -67,7 +67,7 @@ class Device:
 
     ``tags`` and ``title`` are what people call it, by name and beside its id.
     ``muted_ms``: since when ``muted_by`` muted it, 0 for never, until ``muted_until_ms`` (0: until it is unmuted).
-    ``ended`` is "" for a device of the fleet, otherwise "revoked" or "removed": only its history is left.
+    ``ended`` is "" for a device of the fleet, otherwise "revoked", "retired" or "removed": only its history is left.
     """
 
     device: str

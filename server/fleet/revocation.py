@@ -1,6 +1,10 @@
-"""Ends devices: revoked (credentials are refused) or removed (its assignment is deleted, too).
+"""Ends devices: revoked (credentials are refused), retired (gone for good) or removed (forgotten, too).
 
-Both are one change in the database: the device leaves the fleet, its password is deleted, and its unused claims become
+A revoked device may be the same when it comes back, so its assignment stays. One that was retired or removed has no
+assignment, and what comes back under its id begins anew: it may be other hardware. A retired one keeps its tags and its
+name, as a record.
+
+Each is one change in the database: the device leaves the fleet, its password is deleted, and its unused claims become
 void. Its events, evidence and lineage stay. HTTP reads the database for each request. ``enforce`` applies the change
 to the broker, whether this process or a command beside it made the change: mosquitto disconnects users that are no
 longer in its password file when it reloads the file. Last, the retained messages of the device are cleared, more than
@@ -33,8 +37,9 @@ from wire.messages import Severity
 from wire.topics import Kind, Topic
 
 _LOG = logging.getLogger(__name__)
-REVOKED, REMOVED = "revoked", "removed"
-_ACTS = {REVOKED: "revoke", REMOVED: "remove"}
+REVOKED, RETIRED, REMOVED = "revoked", "retired", "removed"
+FOR_GOOD = frozenset({RETIRED, REMOVED})
+_ACTS = {REVOKED: "revoke", RETIRED: "retire", REMOVED: "remove"}
 _RETAINED = (Kind.STATE, Kind.REPORTED, Kind.DESIRED)
 _CLEAR_AFTER_MS = (0, 2_000, 10_000)
 _CLEARED_A_TURN = 200
@@ -58,13 +63,29 @@ class Revocations:
 
         Raises:
             UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was retired or removed.
+        """
+        known = self.fleet.device(device)
+        if known.ended in FOR_GOOD:
+            message = f"Expected a device of the fleet, got {device!r}, which was {known.ended}: it is refused already"
+            raise DeviceEndedError(message)
+        return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
+
+    def retire(self, device: str, why: str = "", *, by: By = SOMEBODY) -> Device:
+        """Let ``device`` leave the fleet for good, as ``by`` decided; its tags, its name and its history stay.
+
+        Its credentials are refused and its assignment is deleted. Its last report stays too: an open rollout judges it
+        in its next turn, and leaves it out if it had not failed.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was removed.
         """
         known = self.fleet.device(device)
         if known.ended == REMOVED:
-            message = f"Expected a device that was not removed, got {device!r}: it is refused already"
+            message = f"Expected a device that was not removed, got {device!r}: it is gone already"
             raise DeviceEndedError(message)
-        return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
+        return known if known.ended == RETIRED else self._end(known, RETIRED, {"desired": None}, why=why, by=by)
 
     def remove(self, device: str, why: str = "", *, by: By = SOMEBODY) -> Device:
         """Refuse the credentials of ``device``, delete its assignment, tags and name, as ``by`` decided.

@@ -15,15 +15,19 @@ from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory
 from server.broker.mqtt import BrokerTransport
 from server.cli import main
+from server.drift.departures import Departures
+from server.drift.verdicts import VerdictKind
 from server.errors import ClaimRefusedError, DeviceEndedError
 from server.fleet.enrolment import EnrolledIdentity
+from server.fleet.naming import DeviceNaming
+from tests.server.alerts.test_alerts import finding, note
 from wire.messages import DeviceState, InstalledRelease, Reported, State
 from wire.transport import Link, LinkChange, Notice
 
 if TYPE_CHECKING:
     from tests.server.conftest import FakeDevice, MemoryFleet
 
-BOTH = pytest.mark.parametrize("action", ["revoke", "remove"])
+EACH = pytest.mark.parametrize("action", ["revoke", "retire", "remove"])
 
 
 def _basic(identity: EnrolledIdentity) -> dict[str, str]:
@@ -40,7 +44,7 @@ def _heard(fleet: MemoryFleet) -> FakeDevice:
     return device
 
 
-@BOTH
+@EACH
 def test_http_refuses_the_device_at_once(fleet: MemoryFleet, action: str) -> None:
     """Also where its password was remembered as right."""
     device = _heard(fleet)
@@ -52,21 +56,21 @@ def test_http_refuses_the_device_at_once(fleet: MemoryFleet, action: str) -> Non
     assert "cam-1" not in fleet.app.admission.hashes()
 
 
-@BOTH
+@EACH
 def test_it_leaves_every_list_and_keeps_its_history(fleet: MemoryFleet, action: str) -> None:
     """Its events and releases are there for the audit; counts are of the fleet."""
     _heard(fleet)
     client = fleet.client()
     client.post(f"/api/devices/cam-1/{action}", json={"why": "stolen", "by": "ada"})
     assert client.get("/api/devices").json()["devices"] == []
-    ended = {"revoke": "revoked", "remove": "removed"}[action]
+    ended = {"revoke": "revoked", "retire": "retired", "remove": "removed"}[action]
     assert [one["ended"] for one in client.get("/api/devices?ended=true").json()["devices"]] == [ended]
     event = client.get("/api/events?device=cam-1").json()["events"][-1]
     assert (event["code"], event["text"]) == (ended, f"cam-1 was {ended} by ada: stolen")
     assert client.get(f"/api/devices/cam-1/ran?at_ms={fleet.clock()}").json()["release"] == "m-1"
 
 
-@BOTH
+@EACH
 def test_what_the_broker_retained_is_cleared(fleet: MemoryFleet, action: str) -> None:
     """Also a will published after the session was ended; other devices' messages stay."""
     device, other = _heard(fleet), fleet.enrol("cam-2")
@@ -109,7 +113,7 @@ def test_only_a_claim_made_afterwards_lets_it_in_again(fleet: MemoryFleet) -> No
     assert [device.device for device in fleet.app.parts.fleet.devices()] == ["cam-1"]
 
 
-@pytest.mark.parametrize(("action", "release"), [("revoke", "m-1"), ("remove", "")])
+@pytest.mark.parametrize(("action", "release"), [("revoke", "m-1"), ("retire", ""), ("remove", "")])
 def test_who_comes_back_is_told_above_what_it_knows(fleet: MemoryFleet, action: str, release: str) -> None:
     """Removed hardware is forgotten, and yet its generation is not used again."""
     _heard(fleet)
@@ -120,7 +124,7 @@ def test_who_comes_back_is_told_above_what_it_knows(fleet: MemoryFleet, action: 
     assert registry.set_desired("cam-1", release="m-2", target="t", sha256="cd" * 32, length_bytes=9) == 4
 
 
-@BOTH
+@EACH
 def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, action: str) -> None:
     """Its earlier state no longer counts: no rollout assigns it before it reports."""
     _heard(fleet)
@@ -135,13 +139,13 @@ def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, act
     assert client.get("/api/devices/cam-1").json()["presence"] == "there"
 
 
-@BOTH
+@EACH
 def test_nobody_tells_it_anything_any_more(fleet: MemoryFleet, action: str) -> None:
     """No release, no settings, no command; the refusal gives the reason."""
     _heard(fleet)
     fleet.client().post(f"/api/devices/cam-1/{action}")
     registry = fleet.app.parts.fleet
-    with pytest.raises(DeviceEndedError, match=r"got 'cam-1', which was (revoked|removed): enrol it"):
+    with pytest.raises(DeviceEndedError, match=r"got 'cam-1', which was (revoked|retired|removed): enrol it"):
         registry.set_config("cam-1", {"a": 1})
     answer = fleet.client().post("/api/devices/cam-1/commands", json={"verb": "ping"})
     assert (answer.status_code, answer.json()["code"]) == (409, "device_ended")
@@ -161,6 +165,58 @@ def test_ending_twice_changes_nothing_and_a_revoked_device_may_be_removed(fleet:
     assert client.post("/api/devices/cam-1/revoke").json()["code"] == "device_ended"
     assert client.post("/api/devices/cam-9/remove").json()["code"] == "unknown_device"
     assert fleet.codes().count("revoked") == 1
+
+
+@pytest.mark.stores
+def test_a_retired_device_is_asked_for_and_keeps_its_name(fleet: MemoryFleet) -> None:
+    """It is out of the list of the fleet and in its own; it can't be revoked, and is still there to be removed."""
+    _heard(fleet)
+    naming = DeviceNaming(fleet=fleet.app.parts.fleet, clock=fleet.clock)
+    naming.tag("cam-1", ["night"])
+    naming.rename("cam-1", "Gate")
+    client = fleet.client()
+    assert client.post("/api/devices/cam-1/revoke").json()["ended"] == "revoked"
+    assert client.post("/api/devices/cam-1/retire", json={"why": "scrapped"}).json()["ended_why"] == "scrapped"
+    assert client.post("/api/devices/cam-1/revoke").json()["code"] == "device_ended"
+    (found,) = client.get("/api/devices?retired=true").json()["devices"]
+    assert (found["ended"], found["tags"], found["title"], found["desired"]) == ("retired", ["night"], "Gate", None)
+    assert client.post("/api/devices/cam-1/remove").json()["ended"] == "removed"
+    assert client.get("/api/devices?retired=true").json()["devices"] == []
+    assert client.post("/api/devices/cam-1/retire").json()["code"] == "device_ended"
+
+
+@pytest.mark.parametrize(("action", "anew"), [("revoke", False), ("retire", True), ("remove", True)])
+def test_what_comes_back_for_good_begins_anew(fleet: MemoryFleet, action: str, *, anew: bool) -> None:
+    """It may be other hardware: its baseline, its tags and its name are not those of the device before."""
+    _heard(fleet)
+    DeviceNaming(fleet=fleet.app.parts.fleet, clock=fleet.clock).tag("cam-1", ["night"])
+    fleet.client().post(f"/api/devices/cam-1/{action}")
+    enrolment = fleet.app.parts.enrolment
+    enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    commission = fleet.app.parts.drift.commissions.of("cam-1")
+    assert (commission is not None) is anew
+    assert commission is None or commission.from_ms == fleet.clock()
+    assert fleet.app.parts.fleet.device("cam-1").tags == (() if anew else ("night",))
+
+
+def test_the_verdicts_on_a_device_end_when_it_is_gone_for_good(fleet: MemoryFleet) -> None:
+    """Also in a fleet of one, where no later window would show that they are over; not those on a release."""
+    _heard(fleet)
+    fleet.enrol("cam-2")
+    kinds = (VerdictKind.DEVICE_FAULT, VerdictKind.RELEASE_REGRESSION)
+    note(fleet, *(finding(kind, "cam-1") for kind in kinds), finding(VerdictKind.SITE, "cam-1", "cam-2"))
+    departures = next(one for one in fleet.app.parts.services if isinstance(one, Departures))
+    opened = fleet.app.parts.drift.verdicts.open
+
+    def left() -> set[VerdictKind]:
+        fleet.clock.now_ms += 15_000
+        departures.turn(fleet.clock())
+        return {one.kind for one in opened()}
+
+    fleet.client().post("/api/devices/cam-1/revoke")
+    assert left() == {*kinds, VerdictKind.SITE}
+    fleet.client().post("/api/devices/cam-1/retire")
+    assert left() == {VerdictKind.RELEASE_REGRESSION, VerdictKind.SITE}
 
 
 def test_commands_beside_the_server_do_the_same(fleet: MemoryFleet) -> None:

@@ -185,14 +185,15 @@ def test_withdrawing_again_for_another_reason_is_refused_and_the_first_stays(fle
     assert fleet.app.parts.versions.release("m-1").withdrawn_why == "bad"
 
 
-def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
+@pytest.mark.parametrize("action", ["revoke", "retire"])
+def test_a_revoked_or_retired_member_leaves_the_rollout(fleet: MemoryFleet, action: str) -> None:
     """It counts neither as a success nor as a failure."""
     publish(fleet, 1)
     for name in ("cam-1", "cam-2"):
         present(fleet, name)
     rollout = roll_out(fleet, "m-1")
     told = next(one.device for one in fleet.app.parts.fleet.devices() if one.desired_release == "m-1")
-    fleet.client().post(f"/api/devices/{told}/revoke")
+    fleet.client().post(f"/api/devices/{told}/{action}")
     settle(fleet)
     standings = {one.device: one.standing.value for one in fleet.app.parts.rollouts.get(rollout).members}
     assert standings[told] == "cancelled"
@@ -213,6 +214,6 @@ def test_a_command_that_there_is_not_is_named_with_those_that_there_are(args: li
     """Not the help of another one, nor an error about its arguments."""
     done = CliRunner().invoke(main, ["devices", *args])
     assert done.exit_code == 2
-    known = "benchmark, commission, list, logs, mute, remove, rename, revoke, tag, unmute"
+    known = "benchmark, commission, list, logs, mute, remove, rename, retire, revoke, tag, unmute"
     assert f"Expected a command ({known}) or a state directory, got '{args[0]}'" in done.stderr
     assert ("did you mean 'revoke'" in done.stderr) is (args[0] == "revok")

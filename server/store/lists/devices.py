@@ -63,7 +63,7 @@ class DeviceFilter:
 
     ``search``: each of its words is part of the id, the name, the tags, the site, the release or the attributes of the
     registry, in any case. ``release``: the one that it reports. ``tag``: one of its tags. ``ended``: those that left
-    the fleet instead.
+    the fleet instead. ``retired``: of those the ones that were retired.
     """
 
     search: str = ""
@@ -73,6 +73,7 @@ class DeviceFilter:
     tag: str = ""
     condition: FleetCondition | None = None
     ended: bool = False
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,8 @@ class _Fields:
 
     def where(self, wanted: DeviceFilter) -> list[sa.ColumnElement[bool]]:
         """Return the conditions of ``wanted``."""
-        found = [DEVICES.c.ended != "" if wanted.ended else DEVICES.c.ended == ""]
+        gone = DEVICES.c.ended == "retired" if wanted.retired else DEVICES.c.ended != ""
+        found = [gone if wanted.ended or wanted.retired else DEVICES.c.ended == ""]
         if wanted.site:
             found.append(DEVICES.c.site == wanted.site)
         if wanted.state:
@@ -217,7 +219,7 @@ def device_page(  # noqa: PLR0913 - a filter, an order and a place in it
         CursorRefusedError: If ``cursor`` is of another order.
     """
     fields = _Fields(connection.dialect.name, now_ms, silent_ms)
-    order = ENDED_ORDER if wanted.ended else fields.order(sort, descending=descending)
+    order = ENDED_ORDER if wanted.ended or wanted.retired else fields.order(sort, descending=descending)
     query = sa.select(*DEVICES.c).where(*fields.where(wanted))
     return read_page(connection, query, order, limit, cursor, asked=wanted)
 

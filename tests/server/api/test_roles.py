@@ -51,7 +51,7 @@ TABLE: Mapping[Need, str] = {
         POST /api/alerts/{alert}/snooze, POST /api/alerts/{alert}/take,
         POST /api/audit/{device}, POST /api/claims, POST /api/commissions, POST /api/devices/{device}/commands,
         POST /api/devices/{device}/commission, POST /api/devices/{device}/mute, POST /api/devices/{device}/remove,
-        POST /api/devices/{device}/revoke, POST /api/devices/{device}/unmute,
+        POST /api/devices/{device}/retire, POST /api/devices/{device}/revoke, POST /api/devices/{device}/unmute,
         POST /api/devices/{device}/tags, POST /api/devices/{device}/title,
         POST /api/places/{device}/accept, POST /api/places/{device}/withdraw, POST /api/releases/{name}/withdraw,
         POST /api/retraining/{trigger}/withdraw, POST /api/rollouts, POST /api/rollouts/{rollout}/abort,

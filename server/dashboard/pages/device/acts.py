@@ -68,6 +68,7 @@ class Asking:
 
 _QUESTIONS = {
     "revoke": "Its credentials are refused from now on; it comes back only by a new claim. Its history stays.",
+    "retire": "It is gone for good: revoked, in no rollout, judged no more. Its name, tags and history stay.",
     "remove": "It is revoked, and what it was to run is forgotten: for hardware that is gone. Its history stays.",
 }
 
@@ -246,7 +247,7 @@ class Muting:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The two buttons on one visitor's page."""
+    """The buttons on one visitor's page."""
 
     visit: Visit
     device: str
@@ -257,7 +258,11 @@ class Leaving:
             ended = self.visit.services.fleet.device(self.device).ended
         except UnknownDeviceError:
             return
-        actions = {"": ("revoke", "remove"), "revoked": ("remove",)}.get(ended, ())
+        actions = {
+            "": ("revoke", "retire", "remove"),
+            "revoked": ("retire", "remove"),
+            "retired": ("remove",),
+        }.get(ended, ())
         if not actions:
             return
         with ui.element("section").classes("tf-card"):
@@ -273,7 +278,9 @@ class Leaving:
         if why is None:
             return
         revocations = self.visit.services.revocations
-        end: dict[str, Callable[..., Device]] = {"revoke": revocations.revoke, "remove": revocations.remove}
+        end: dict[str, Callable[..., Device]] = {
+            "revoke": revocations.revoke, "retire": revocations.retire, "remove": revocations.remove,
+        }  # fmt: skip
         ended = partial(end[action], self.device, why, by=self.visit.by())
         if await self.visit.ask(ended, Need.OPERATE) is not None:
             with self.visit.client:
