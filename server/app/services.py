@@ -91,6 +91,7 @@ from wire import __version__
 from wire.transport import Transport
 
 _DAY_MS = 86_400_000
+_MAP_S = 5.0  # how old a heat map of the fleet may be: it takes 0.1 to 0.2 s at 10,000 devices
 
 
 class Service(Protocol):
@@ -293,7 +294,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         spans=spans,
         drift=drift,
         histograms=WindowHistograms(database=database, registry=versions, has_pictures=versions.has_pictures),
-        explorer=DriftExplorer(database=database, versions=versions, window_ms=config.drift.window_ms),
+        explorer=DriftExplorer(database=database, versions=versions, window_ms=config.drift.window_ms, kept_s=_MAP_S),
         rollouts=rollouts,
         retraining=retraining,
         audit=audit,

@@ -6,8 +6,9 @@ one's. Verdicts decide, with the evidence of many windows and pools of their own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.errors import UnknownReleaseError
@@ -82,11 +83,17 @@ class DriftMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftExplorer:
-    """Makes maps of a fleet whose windows are ``window_ms`` long."""
+    """Makes maps of a fleet whose windows are ``window_ms`` long. Safe to share between threads.
+
+    A map is kept for ``kept_s`` and given to whoever asks for the same: evidence changes once a window.
+    """
 
     database: Database
     versions: Versions
     window_ms: int
+    kept_s: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    _kept: dict[Hashable, tuple[float, DriftMap]] = field(default_factory=dict)
 
     def explore(  # noqa: PLR0913 - what is added up, and how much is shown
         self, by: str = "site", *, at_ms: int | None = None, release: str = "", within: tuple[str, str] | None = None,
@@ -100,30 +107,32 @@ class DriftExplorer:
         Raises:
             UnknownReleaseError: If there is no such release.
         """
-        refs = self._references(release)
+        asked, now_s = (by, at_ms, release, within, stream, cohorts, streams), self.clock()
+        for old in [one for one, (at_s, _) in list(self._kept.items()) if now_s - at_s >= self.kept_s]:
+            self._kept.pop(old, None)
+        known = self._kept.get(asked)
+        if known is not None:
+            return known[1]
+        refs, window_ms = self._references(release), self.window_ms
         with self.database.begin() as connection:
             newest_ms = latest_evidence_ms(connection)
             if newest_ms is None:
-                return DriftMap(at_ms=None, newest_ms=None, window_ms=self.window_ms, by=by)
-            newest_ms, wanted_ms = (
-                one // self.window_ms * self.window_ms for one in (newest_ms, newest_ms if at_ms is None else at_ms)
-            )
-            query = MapQuery(
-                start_ms=wanted_ms, end_ms=wanted_ms + self.window_ms, by=by, refs=refs, within=within
-            )  # fmt: skip
-            known, count = cohort_rows(connection, query, stream=stream, limit=cohorts)
-            parts = stream_rows(connection, query, [row["cohort"] for row in known])
+                return DriftMap(at_ms=None, newest_ms=None, window_ms=window_ms, by=by)
+            start_ms = (newest_ms if at_ms is None else at_ms) // window_ms * window_ms
+            query = MapQuery(start_ms=start_ms, end_ms=start_ms + window_ms, by=by, refs=refs, within=within)
+            rows, count = cohort_rows(connection, query, stream=stream, limit=cohorts)
+            parts = stream_rows(connection, query, [row["cohort"] for row in rows])
             references = len(references_in(connection, query))
-        cells = _cells(parts, {row["cohort"]: int(row["windows"]) for row in known})
-        weights: dict[str, float] = {}
-        for one in (one for of_cohort in cells.values() for one in of_cohort):
-            weights[one.stream] = weights.get(one.stream, 0.0) + one.evidence_ratio
-        ordered = sorted(weights, key=lambda name: (name != stream, -weights[name], name))[:streams]
-        return DriftMap(
-            at_ms=wanted_ms, newest_ms=newest_ms, window_ms=self.window_ms, by=by, cohorts=count,
-            rows=tuple(_row(row, cells.get(row["cohort"], ()), set(ordered)) for row in known),
-            streams=tuple(ordered), all_streams=len(weights), references=references,
+        cells = _cells(parts, {row["cohort"]: int(row["windows"]) for row in rows})
+        names = _ordered(cells, stream)
+        shown = names[:streams]
+        found = DriftMap(
+            at_ms=start_ms, newest_ms=newest_ms // window_ms * window_ms, window_ms=window_ms, by=by, cohorts=count,
+            rows=tuple(_row(row, cells.get(row["cohort"], ()), set(shown)) for row in rows),
+            streams=shown, all_streams=len(names), references=references,
         )  # fmt: skip
+        self._kept[asked] = now_s, found
+        return found
 
     def attributes(self) -> tuple[str, ...]:
         """Return by what a fleet is usually looked at: site, release, device, and what its pools are of."""
@@ -139,6 +148,14 @@ class DriftExplorer:
             message = f"Expected a release of the registry, got {release[:80]!r}: see fleet-server releases list"
             raise UnknownReleaseError(message)
         return tuple(sorted(found))
+
+
+def _ordered(cells: Mapping[str, Sequence[MapCell]], first: str) -> tuple[str, ...]:
+    """Return the streams of ``cells``: ``first``, if it is one, then those that hold most."""
+    weights: dict[str, float] = {}
+    for cell in (cell for of_cohort in cells.values() for cell in of_cohort):
+        weights[cell.stream] = weights.get(cell.stream, 0.0) + cell.evidence_ratio
+    return tuple(sorted(weights, key=lambda name: (name != first, -weights[name], name)))
 
 
 def _cells(parts: Sequence[Any], windows: dict[str, int]) -> dict[str, tuple[MapCell, ...]]:

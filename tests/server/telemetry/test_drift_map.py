@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -178,3 +179,17 @@ def test_rows_and_columns_are_bounded(explorer: DriftExplorer) -> None:
     assert (names(found), found.cohorts, found.streams, found.all_streams) == (["s5", "s4"], 6, ("x",), 4)
     by_one = explorer.explore(stream="y0", cohorts=1, streams=2)
     assert (names(by_one), by_one.streams[0]) == (["s0"], "y0")
+
+
+def test_a_map_is_kept_for_some_seconds(explorer: DriftExplorer) -> None:
+    """Whoever asks for the same meanwhile gets the same; another question and a later one are looked up."""
+    now_s = [0.0]
+    kept = replace(explorer, kept_s=5.0, clock=lambda: now_s[0], _kept={})
+    device(explorer.database, "d1", "north")
+    judged(explorer.database, evidence("d1", 1.0))
+    assert kept.explore().rows[0].largest_ratio == 0.1
+    judged(explorer.database, evidence("d1", 2.0))
+    assert (kept.explore().rows[0].largest_ratio, kept.explore("device").rows[0].largest_ratio) == (0.1, 0.2)
+    now_s[0] = 5.0
+    assert kept.explore().rows[0].largest_ratio == 0.2
+    assert len(kept._kept) == 1

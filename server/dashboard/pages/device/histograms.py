@@ -32,7 +32,7 @@ class ChosenWindow:
     against: ReferenceKind | None = None
     again: Callable[[], Awaitable[None]] | None = None
     _seen: tuple[object, ...] = ()
-    _found: WindowComparison = field(default_factory=lambda: WindowComparison(start_ms=None))
+    _found: WindowComparison | str = field(default_factory=lambda: WindowComparison(start_ms=None))
 
     async def choose(self, start_ms: int | None) -> None:
         """Show another window."""
@@ -59,7 +59,7 @@ class ChosenWindow:
             try:
                 self._found = self.services.histograms.compare(self.device, self.start_ms, self.against)
             except HistogramError as error:
-                return str(error)
+                self._found = str(error)
             self._seen = wanted
         return self._found
 
