@@ -26,6 +26,7 @@ def mount(app: FastAPI, services: Services) -> None:
         jobs,
         label,
         overview,
+        release,
         retraining,
         rollouts,
         sample,
@@ -43,8 +44,8 @@ def mount(app: FastAPI, services: Services) -> None:
     search.add_suggestions(app, services, sessions)
     pages = Pages(services, sessions)
     for page in (
-        account, overview, alerts, drift, device, rollouts, events, samples, sample, label, retraining, users, tokens,
-        acts, search,
+        account, overview, alerts, drift, device, rollouts, release, events, samples, sample, label, retraining, users,
+        tokens, acts, search,
         settings, about, jobs,
     ):  # fmt: skip
         page.add_page(pages)

@@ -18,6 +18,7 @@ from server.fleet.fleet import Fleet
 from server.fleet.measurements import Measurements
 from server.fleet.mutes import DeviceMutes
 from server.fleet.revocation import Revocations
+from server.lineage.answers import LineageAnswers
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
@@ -67,6 +68,10 @@ class Services(Protocol):
     @property
     def lineage(self) -> Lineage:
         """Which release ran where."""
+
+    @property
+    def origins(self) -> LineageAnswers:
+        """Where releases, samples and jobs come from."""
 
     @property
     def certificates(self) -> Certificates:

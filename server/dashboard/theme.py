@@ -27,8 +27,9 @@ _SEARCH = """<form action="/search" method="get" role="search"><input id="tf-sea
  role="combobox" aria-expanded="false" aria-controls="tf-found" aria-autocomplete="list"></form>
 <div id="tf-found" role="listbox" aria-label="Found" hidden></div>"""
 PAGES = (
-    ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"), ("/events", "Events"),
-    ("/samples", "Samples"), ("/retraining", "Retraining"), ("/jobs", "Jobs"),
+    ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"),
+    ("/releases", "Releases"), ("/events", "Events"), ("/samples", "Samples"), ("/retraining", "Retraining"),
+    ("/jobs", "Jobs"),
 )  # fmt: skip
 FOOT = (("/settings", "Settings"), ("/about", "About"))
 REFRESH_S = 1.5

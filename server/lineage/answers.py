@@ -294,7 +294,7 @@ class _Sketch:
             if name in _INPUTS:
                 kind, what = _INPUTS[name]
                 node = self.drawing.add(LineageNode(kind=kind, id=digest, words=what))
-                self.drawing.join(node, run, name.replace("_", " "), SIGNED)
+                self.drawing.join(node, run, f"{name.replace('_', ' ')} of", SIGNED)
                 shown += [f"{name} {digest[:_SHORT]}"] if name in ("data", "recipe") else []
         if shown:
             self.drawing.answers.append(f"{release.name} was made of {' and '.join(shown)}, by its signed bundle.")
@@ -394,7 +394,7 @@ class _Sketch:
             kind="labels", id=job, words=words, known=bool(named),
             facts={"by": dict(named), "unknown": unknown, "changed": changed},
         ))  # fmt: skip
-        self.drawing.join(node, labels, "labelled", OWN)
+        self.drawing.join(node, labels, "labelled with", OWN)
         self.drawing.join(labels, key, "given to", OWN)
         sentence = f"Job {job} was given {words_of_given(drifted, others)}, labelled by {said}"
         self.drawing.answers.append(sentence + (f"; {changed} have another label now." if changed else "."))
@@ -546,7 +546,7 @@ class _Sketch:
         else:
             key = self._taken(row)
         labels = self._labels(row, model, sha256, sample)
-        self.drawing.join(key, labels, "labelled", OWN)
+        self.drawing.join(key, labels, "labelled with", OWN)
         now = str(row["label"] or "") if row is not None else ""
         for job in given:
             self._was_given(labels, job, now)

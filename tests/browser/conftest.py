@@ -30,9 +30,9 @@ from server.store.monitoring.usage import put_device_days
 from server.store.monitoring.windows import insert_windows
 from server.store.retraining import insert_job
 from server.trust.online_keys import init_online_keys
-from wire.bundle import build_bundle
-from wire.canonical import sha256_hex
-from wire.codec import encode
+from wire.bundle import CARD, CERTIFICATE, build_bundle
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import Json, encode
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -353,6 +353,21 @@ def _jobs(app: ServerApp) -> None:
         insert_job(connection, {**job, "id": "job-waits", "state": "queued", "code": "", "text": "", "ended_ms": 0})
 
 
+JUDGED: dict[str, Json] = {
+    "verdict": "pass", "baseline": "float", "remarks": ["<i>Few</i> rows of 7."],
+    "gates": [
+        {"name": "accuracy_drop", "verdict": "pass", "value": 0.001, "bound": 0.004, "limit": 0.01, "n": 900,
+         "text": "0.1 points lost, at most 0.4 with 95 %"},
+        {"name": "worst_slice_drop", "verdict": "fail", "value": 0.02, "bound": 0.07, "limit": 0.05, "n": 120,
+         "text": "slice harbour: 2 points lost, at most 7", "on": "pi-<zero>"},
+        {"name": "artifact_bytes", "verdict": "pass", "value": 90000.0, "limit": 100000.0, "text": "90 kB"},
+    ],
+    "counts": {"accuracy": [3, 2, 900], "slice:harbour": [4, 0, 120], "slice:mill": [0, 2, 300],
+               "slice:" + 12 * "a long name ": [1, 1, 200]},
+    "figures": {"accuracy": 0.97, "artifact_bytes": 90000.0},
+}  # fmt: skip
+
+
 def _release(app: ServerApp, version: int) -> str:
     model = f"not a real model {version}".encode()
     manifest = Manifest(
@@ -364,9 +379,13 @@ def _release(app: ServerApp, version: int) -> str:
         artifact_sha256=sha256_hex(model),
         preprocessing=Preprocessing(width=8, height=8),
         labels=tuple("0123456789"),
+        lineage={"recipe": "a1" * 32, "data": "b2" * 32} if version == 1 else {},
     )
     reference = _reference(sha256_hex(model))
-    data = build_bundle(manifest, {"model.onnx": model, "reference.bin": write_reference(reference)})
+    files = {"model.onnx": model, "reference.bin": write_reference(reference)}
+    if version == 1:
+        files |= {CERTIFICATE: canonical_bytes(JUDGED), CARD: b"# digits-1 for gateway\n\n<b>A small</b> network.\n"}
+    data = build_bundle(manifest, files)
     digest, artifact = sha256_hex(data), sha256_hex(model)
     app.parts.blobs.put(digest, [data])
     custom = TargetCustom(model="digits", version=version, target="gateway", runtime="onnx", artifact_sha256=artifact,

@@ -22,6 +22,8 @@ PAGES = (
     "/drift",
     "/drift?by=device&stream=laplacian",
     "/rollouts",
+    "/releases",
+    "/release/digits-1",
     "/events",
     "/samples",
     "/samples/1",

@@ -10,7 +10,7 @@ _PAGES: Mapping[str, Callable[[str], str]] = {
     "device": lambda name: f"/device/{_part(name)}",
     "job": lambda name: f"/jobs/{_part(name)}",
     "policy": lambda _: "/settings",
-    "release": lambda name: f"/rollouts?{urlencode({'release': name})}",
+    "release": lambda name: f"/release/{_part(name)}",
     "retraining": lambda _: "/retraining",
     "rollout": lambda name: f"/rollouts/{_part(name)}",
     "sample": lambda name: f"/samples/{_part(name)}",

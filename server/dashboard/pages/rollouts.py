@@ -13,6 +13,7 @@ from nicegui import run, ui
 
 from server.access.roles import Need
 from server.dashboard.conditions import ConditionsForm
+from server.dashboard.finding.addresses import page_of
 from server.dashboard.listing import (
     CURSOR,
     FilterField,
@@ -216,6 +217,7 @@ class Steering:
                 ui.label(card.air).classes("tf-muted tf-small")
             total = sum(group.total for group in card.groups)
             ui.link(f"all {devices(total)}", f"/rollouts/{card.id}").classes("tf-link tf-small")
+            ui.link("the release", page_of("release", card.release)).classes("tf-link tf-small")
             ui.element("div").classes("tf-grow")
             for verdict in card.held_by if self.visit.may(Need.APPROVE) else ():
                 button = ui.button(f"Dismiss verdict {verdict}", on_click=partial(self._dismiss, verdict))
@@ -617,7 +619,7 @@ class Releases:
                 runs = f"still runs on {row.running}" if row.withdrawn and row.running else f"runs on {row.running}"
                 by = (f" by {row.by}" if row.by else "") + (f": {row.why}" if row.why else "")
                 show_markup(
-                    tag("div", row.name, style="font-weight: 600"),
+                    tag("a", row.name, look="tf-link", href=page_of("release", row.name)),
                     tag("div", f"published {row.published}", look="tf-muted tf-small"),
                     tag("div", runs, look="tf-small"),
                     pill_tag(Status(f"withdrawn {row.withdrawn}{by}", Tone.BAD)) if row.withdrawn else Markup(),
@@ -626,11 +628,12 @@ class Releases:
                     look="tf-row tf-grow",
                 )
                 if not row.withdrawn and self.visit.may(Need.OPERATE):
-                    button = ui.button("Withdraw", on_click=partial(self._ask, row.name))
+                    button = ui.button("Withdraw", on_click=partial(self.withdraw, row.name))
                     button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
         and_more(found.more, "see fleet-server releases list")
 
-    async def _ask(self, release: str) -> None:
+    async def withdraw(self, release: str) -> None:
+        """Ask why, and withdraw a release."""
         why = await ask_why(self.visit.client, f"Withdraw {release}?", _WITHDRAWAL, "Withdraw")
         if why is None:
             return
