@@ -47,10 +47,10 @@ from server.cli.frame import opened as _opened
 from server.cli.frame import pairs as _pairs
 from server.cli.frame import path_value as _path
 from server.cli.frame import print_rows as _print
-from server.cli.lineage import lineage
 from server.cli.people import record_commands, tokens, users
 from server.cli.place import PLACE as _PLACE
 from server.cli.place import AnyHost, ServerPlace
+from server.cli.questions.lineage import lineage
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.drift.alarms.records import Alarms

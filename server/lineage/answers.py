@@ -328,7 +328,7 @@ class _Sketch:
         }  # fmt: skip
         key = self.drawing.add(LineageNode(
             kind="job", id=job, words=f"{words}; {row['cause']}", at_ms=row["created_ms"], facts=facts,
-            link=page_of("retraining", ""), acts=self._acts("job", job),
+            link=page_of("job", job), acts=self._acts("job", job),
         ))  # fmt: skip
         self._asked(key, int(row["retraining"]))
         self._given(key, row)
@@ -460,7 +460,7 @@ class _Sketch:
         for row in _later(self.connection, [name]):
             job = self.drawing.add(LineageNode(
                 kind="job", id=str(row["id"]), words=f"done by {row['worker']}; {row['cause']}",
-                at_ms=row["created_ms"], link=page_of("retraining", ""),
+                at_ms=row["created_ms"], link=page_of("job", str(row["id"])),
             ))  # fmt: skip
             base = f"release:{row['base_release']}"
             self.drawing.join(base if base in self.drawing.nodes else key, job, "began from", OWN)
@@ -597,7 +597,7 @@ class _Sketch:
         words = f"given with the label {was!r}" + (f" of {by}" if by else "")
         words += f"; it is {now or 'without one'!r} now" if now != was else ""
         node = self.drawing.add(LineageNode(
-            kind="job", id=str(job["id"]), words=words, at_ms=job["created_ms"], link=page_of("retraining", ""),
+            kind="job", id=str(job["id"]), words=words, at_ms=job["created_ms"], link=page_of("job", str(job["id"])),
             facts={"state": job["state"], "label": was, "label_by": by, "watched": bool(job["given_watched"])},
         ))  # fmt: skip
         self.drawing.join(labels, node, "given to", OWN)
