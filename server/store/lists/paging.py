@@ -94,7 +94,7 @@ def read_page(  # noqa: PLR0913 - a query and a place in its list
     Raises:
         CursorRefusedError: If ``cursor`` is not one of this list in this order with these filters.
     """
-    digest = _digest(_parts(connection, query) if asked is None else asked)
+    digest = _digest(_parts(query) if asked is None else asked)
     names, made = [], []
     for index, key in enumerate(order.keys):
         known = isinstance(key.value, sa.Column)  # the rows have it
@@ -161,8 +161,9 @@ def _after(keys: Sequence[SortKey], values: Sequence[str | int | float]) -> sa.C
     return sa.or_(beyond, sa.and_(first.value == value, _after(keys[1:], values[1:])))
 
 
-def _parts(connection: sa.Connection, query: sa.Select[Any]) -> object:
-    compiled = query.compile(dialect=connection.dialect)
+def _parts(query: sa.Select[Any]) -> object:
+    """Return a query as it is on any database, and its parameters."""
+    compiled = query.compile()
     return str(compiled), sorted(compiled.params.items())
 
 
