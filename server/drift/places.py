@@ -90,6 +90,11 @@ class Places:
         with self.verdicts.database.begin() as connection:
             return tuple(_place(row) for row in store.all_places(connection))
 
+    def harmful(self) -> set[int]:
+        """Return the verdicts of the places where labels show that the model is worse, by id."""
+        with self.verdicts.database.begin() as connection:
+            return store.verdicts_of_places(connection, PlaceState.HARMFUL.value)
+
     def page(
         self, *, device: str = "", site: str = "", state: str = "", limit: int = 500, cursor: str | None = None
     ) -> Page[NewPlace]:  # fmt: skip

@@ -16,6 +16,7 @@ from server.store.lists import learning as lists
 from server.store.lists.paging import Page
 
 _KEPT = 1_000
+_OPEN = tuple(one.value for one in RetrainingPhase if one not in OVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Triggers:
         with self.database.begin() as connection:
             found = lists.trigger_page(
                 connection, model=model, phase=phase, limit=limit, cursor=cursor,
-                first=[one.value for one in RetrainingPhase if one not in OVER] if open_first else (),
+                first=_OPEN if open_first else (),
             )  # fmt: skip
         return found.of(_trigger)
 
@@ -52,7 +53,8 @@ class Triggers:
 
     def open(self) -> tuple[Trigger, ...]:
         """Return the triggers that are not over, oldest first."""
-        return tuple(one for one in reversed(self.all()) if one.phase not in OVER)
+        with self.database.begin() as connection:
+            return tuple(_trigger(row) for row in store.triggers_in(connection, _OPEN))
 
     def trigger(self, trigger: int) -> Trigger:
         """Return one trigger.

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from server.access.audit_log import act_of, record_act
 from server.drift.ledger import StoredVerdict, Verdicts
-from server.drift.places import Places, PlaceState
+from server.drift.places import Places
 from server.drift.verdicts import VerdictKind
 from server.errors import NotRetrainedError, ServerError, TriggerPhaseError
 from server.fleet.fleet import Device, Fleet
@@ -140,7 +140,7 @@ class RetrainingService:
         """Open triggers for new verdicts, then advance every open one by at most one step."""
         with self._lock:
             found = self.verdicts.open()
-            harmed = {one.verdict for one in Places(self.verdicts).all() if one.state is PlaceState.HARMFUL}
+            harmed = Places(self.verdicts).harmful()
             alarms = {
                 (one.model, one.key): one for one in found
                 if one.kind is not VerdictKind.NEW_PLACE or one.id in harmed

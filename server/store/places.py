@@ -41,6 +41,11 @@ def all_places(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(PLACES.select().order_by(PLACES.c.verdict.desc())).mappings())
 
 
+def verdicts_of_places(connection: sa.Connection, state: str) -> set[int]:
+    """Return the verdicts of the places in ``state``, by id."""
+    return set(connection.execute(sa.select(PLACES.c.verdict).where(PLACES.c.state == state)).scalars())
+
+
 def newest_place(connection: sa.Connection, device: str) -> sa.RowMapping | None:
     """Return the newest place of ``device``."""
     query = PLACES.select().where(PLACES.c.device == device).order_by(PLACES.c.verdict.desc()).limit(1)

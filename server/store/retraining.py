@@ -498,6 +498,12 @@ def all_triggers(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     return list(connection.execute(TRIGGERS.select().order_by(TRIGGERS.c.id.desc()).limit(limit)).mappings())
 
 
+def triggers_in(connection: sa.Connection, phases: Collection[str]) -> list[sa.RowMapping]:
+    """Return the triggers in one of ``phases``, oldest first."""
+    query = TRIGGERS.select().where(TRIGGERS.c.phase.in_(phases)).order_by(TRIGGERS.c.id)
+    return list(connection.execute(query).mappings())
+
+
 def delete_expired_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete samples without a label whose files were deleted before ``before_ms``; return how many."""
     expired = (SAMPLES.c.expired_ms > 0, SAMPLES.c.expired_ms < before_ms, SAMPLES.c.label.is_(None))

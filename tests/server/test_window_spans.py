@@ -217,6 +217,22 @@ def _sweep_until_killed(url: str, statement: int) -> None:
         os._exit(0)  # never into the tests of the parent
 
 
+def test_a_portion_asks_no_more_of_many_devices_than_of_one(database: Database) -> None:
+    """Where nothing is old enough, which is each portion but a few of a day."""
+    statements: list[object] = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+
+    def asked() -> int:
+        statements.clear()
+        _spans(database).turn(START_MS + HOUR_MS)
+        return len(statements)
+
+    _report(database, hours=1, devices=1)
+    of_one = asked()
+    _report(database, hours=1, devices=9, from_ms=START_MS + HOUR_MS)
+    assert asked() == of_one > 0
+
+
 def test_a_reader_with_a_cursor_never_sees_a_merged_window(database: Database) -> None:
     """Ids grow: merging gives none."""
     _report(database, hours=48)

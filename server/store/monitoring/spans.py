@@ -62,14 +62,12 @@ def devices_after(connection: sa.Connection, after: str, limit: int) -> list[str
     """Return the next ``limit`` devices after ``after`` that have windows or days, in the order of names."""
     found: set[str] = set()
     for table in (WINDOWS, SPANS):  # one index lookup a device: DISTINCT would read every row of each
-        last = after
-        for _ in range(limit):
-            query = sa.select(table.c.device).where(table.c.device > last).order_by(table.c.device).limit(1)
-            name = connection.execute(query).scalar()
-            if name is None:
-                break
-            last = name
-            found.add(name)
+        first = sa.select(sa.func.min(table.c.device).label("device"), sa.literal(1).label("place"))
+        names = first.where(table.c.device > after).cte(recursive=True)
+        following = sa.select(sa.func.min(table.c.device)).where(table.c.device > names.c.device).scalar_subquery()
+        more = sa.select(following, names.c.place + 1).where(names.c.device.is_not(None), names.c.place < limit)
+        query = names.union_all(more)
+        found.update(connection.execute(sa.select(query.c.device).where(query.c.device.is_not(None))).scalars())
     return sorted(found)[:limit]
 
 

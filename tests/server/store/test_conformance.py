@@ -294,6 +294,8 @@ def accepted(said: Protocol) -> None:
     said.ask(places.update_places_of, ["cam2"], {"audited": 4})
     said.ask(places.place_of, 1)
     said.ask(places.all_places)
+    said.ask(lambda connection: sorted(places.verdicts_of_places(connection, "open")))
+    said.called.add(places.verdicts_of_places)
     said.ask(suspects.all_suspects)
 
 
@@ -450,8 +452,9 @@ def learning(said: Protocol) -> None:
     for cause in "ab":
         said.ask(retraining.insert_trigger, made(retraining.TRIGGERS, cause=cause, verdict=4))
     said.ask(retraining.update_trigger, 1, {"phase": "done", "approved": True})
-    said.ask(retraining.count_triggers)
-    said.ask(retraining.all_triggers, 5)
+    queries = ((retraining.count_triggers,), (retraining.all_triggers, 5), (retraining.triggers_in, ["done", ""]))
+    for query, *wanted in queries:
+        said.ask(query, *wanted)
 
 
 def spanned(said: Protocol) -> None:
@@ -461,7 +464,8 @@ def spanned(said: Protocol) -> None:
         for start_ms in (LATE_MS, 1_000) for device in DEVICES
     ]  # fmt: skip
     said.ask(spans.insert_spans, rows)
-    said.ask(spans.devices_after, "cam", 2)
+    for after, limit in (("cam", 2), ("", 1), ("", 9), ("zzz", 2)):
+        said.ask(spans.devices_after, after, limit)
     said.ask(spans.old_windows, DEVICES, 3_000, 5)
     said.ask(spans.old_spans, DEVICES, "day", 3_000, 3)
     said.ask(spans.spans_between, "cam2", 0, LATE_MS + 1, 5)
