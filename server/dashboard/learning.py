@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from server.dashboard.views import Cut, Status, Tone, ago, clock_time
+from server.dashboard.finding.addresses import page_of
+from server.dashboard.views import Cut, PageLink, Status, Tone, ago, clock_time
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk
 from server.retraining.labelling import LabelForm
-from server.retraining.policy import OVER, RetrainingPhase, Trigger
+from server.retraining.policy import GATHERING, OVER, RetrainingPhase, Trigger
 from server.retraining.samples import ClaimChange, LabelChange, StoredSample
 from server.rollout.thresholds import devices
 
@@ -257,6 +258,39 @@ def trigger_card(trigger: Trigger, now_ms: int, *, look: str = "") -> TriggerCar
         open=trigger.phase not in OVER,
         look=look,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """What is done about a verdict: the retraining ``id`` and its phase, in words, and the next act of a person.
+
+    ``ask``: the button that approves, "" for none; ``links``: texts and addresses of what it has led to so far.
+    """
+
+    id: int
+    phase: Status
+    text: str
+    ask: str
+    links: tuple[PageLink, ...]
+
+
+def under_way(trigger: Trigger) -> UnderWay:
+    """Return what is done about a verdict by its retraining."""
+    links = []
+    if trigger.phase in GATHERING:
+        links.append(PageLink("Label samples", "/label"))
+    if trigger.job:
+        links.append(PageLink("Its job", page_of("job", trigger.job)))
+    if trigger.result:
+        links.append(PageLink(trigger.result, page_of("release", trigger.result)))
+    if trigger.rollout:
+        links.append(PageLink("Its rollout", page_of("rollout", trigger.rollout)))
+    links.append(PageLink("Its retraining", page_of("retraining", str(trigger.id))))
+    asks = trigger.approvable and not trigger.approved
+    return UnderWay(
+        id=trigger.id, phase=_PHASES[trigger.phase], text=trigger.text, ask=_ASKS[trigger.phase] if asks else "",
+        links=tuple(links),
+    )  # fmt: skip
 
 
 def stages(phase: RetrainingPhase) -> tuple[RetrainingStage, ...]:

@@ -296,3 +296,43 @@ def _member(member: Member) -> MemberView:
         alone = text.removesuffix(": assigned, no answer").removesuffix("replaced")
         text = f"{alone}, replaced by {member.replaced_by}"
     return MemberView(member.device, Status(text.removeprefix(", "), status.tone))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafetyLine:
+    """One rollout that is not over, in short: how it stands, its groups, and what its devices show so far."""
+
+    id: str
+    release: str
+    phase: Status
+    safe: Status
+    groups: tuple[str, ...]
+    figures: tuple[str, ...]
+
+
+def safety_line(card: RolloutCard) -> SafetyLine:
+    """Return whether an update is safe by what is known, from the card of its rollout; no figure is left out."""
+    groups = tuple(
+        f"{one.name}: {one.committed} of {one.total} committed"
+        + (f", {one.failed} failed" if one.failed else "")
+        + (f", {one.stuck} stuck" if one.stuck else "")
+        + (f" ({one.needs})" if one.needs else "")
+        for one in card.groups
+    )
+    figures = tuple(text for text in (card.failing, card.disagreeing, card.shadow, card.reason) if text)
+    return SafetyLine(
+        id=card.id, release=card.release, phase=card.phase, safe=_safe(card), groups=groups, figures=figures
+    )
+
+
+def _safe(card: RolloutCard) -> Status:
+    if card.held_by:
+        numbers = listed([str(one) for one in card.held_by], 4)
+        return Status(f"held: a release made it worse (verdict {numbers})", Tone.BAD)
+    failed = sum(one.failed + one.stuck for one in card.groups)
+    committed = sum(one.committed for one in card.groups)
+    if failed:
+        return Status(f"{failed} failed or stuck, {committed} committed", Tone.WARN)
+    if committed:
+        return Status(f"none failed of {committed} so far", Tone.BUSY)  # not good: the bounds beside it say how sure
+    return Status("no device has an outcome yet", Tone.CALM)

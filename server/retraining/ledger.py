@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 
 import sqlalchemy as sa
@@ -45,6 +46,12 @@ class Triggers:
                 first=_OPEN if open_first else (),
             )  # fmt: skip
         return found.of(_trigger)
+
+    def of_verdicts(self, verdicts: Collection[int]) -> dict[int, Trigger]:
+        """Return the newest trigger of each of ``verdicts`` (ids) that has one."""
+        with self.database.begin() as connection:
+            found = map(_trigger, store.triggers_of(connection, verdicts))
+        return {one.verdict: one for one in found}
 
     def count(self) -> int:
         """Return how many triggers there are."""

@@ -504,6 +504,12 @@ def triggers_in(connection: sa.Connection, phases: Collection[str]) -> list[sa.R
     return list(connection.execute(query).mappings())
 
 
+def triggers_of(connection: sa.Connection, verdicts: Collection[int]) -> list[sa.RowMapping]:
+    """Return the triggers of these verdicts, oldest first."""
+    query = TRIGGERS.select().where(TRIGGERS.c.verdict.in_(sorted(verdicts))).order_by(TRIGGERS.c.id)
+    return list(connection.execute(query).mappings())
+
+
 def delete_expired_before(connection: sa.Connection, before_ms: int, limit: int) -> int:
     """Delete samples without a label whose files were deleted before ``before_ms``; return how many."""
     expired = (SAMPLES.c.expired_ms > 0, SAMPLES.c.expired_ms < before_ms, SAMPLES.c.label.is_(None))

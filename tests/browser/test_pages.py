@@ -538,3 +538,20 @@ def test_suggestions_end_with_the_session(operator: Page) -> None:
     operator.context.request.post("/logout")
     answer = operator.context.request.get("/search/suggest?text=meter")
     assert (answer.status, answer.json()) == (401, {"found": []})
+
+
+def test_the_overview_says_whether_updates_are_safe_and_what_is_under_way(operator: Page, world: World) -> None:
+    """Each rollout that is not over with its groups; a verdict with its retraining, and the act that is next."""
+    safe = operator.locator("section", has=operator.get_by_role("heading", name="Is the update safe?"))
+    expect(safe.get_by_role("link", name="digits-3")).to_have_attribute("href", "/rollouts/r3")
+    expect(safe).to_contain_text("1 failed or stuck, 0 committed")
+    expect(safe).to_contain_text("rest: 0 of 3 committed")
+    expect(safe.get_by_role("link", name="digits-1")).to_have_count(0)
+    verdict = operator.locator("section", has_text="A cohort sees something new")
+    expect(verdict).to_contain_text("Under way:")
+    expect(verdict.get_by_role("link", name="Label samples")).to_have_attribute("href", "/label")
+    verdict.get_by_role("button", name="Train anyway").click()
+    operator.get_by_role("dialog").get_by_role("button", name="Train anyway").click()
+    expect(verdict.get_by_role("button", name="Train anyway")).to_have_count(0)
+    act = next(one for one in world.app.parts.acts.latest(9) if one.act == "retraining.approve")
+    assert (act.account, act.through) == ("operator", "page")

@@ -194,7 +194,10 @@ def _build(
             live_table_apart(MEASUREMENT_COLUMNS, "key", partial(measured.get, ""))
             ui.label(f"The newest {_MEASUREMENTS_SHOWN} at most; each is kept for a day.").classes("tf-muted tf-small")
         else:
-            empty("No measurement", "A build host orders one with compressor run --device; each is kept for a day.")
+            empty(
+                "No measurement",
+                "A build host orders one with compressor gate BUNDLE --on device:ID; each is kept for a day.",
+            )
 
     live_apart(lambda at_most_s: bool(measured.get("", at_most_s)), show)
 

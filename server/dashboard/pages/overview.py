@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from nicegui import ui
 
+from server.access.roles import Need
 from server.app.overall import Level, Overall
 from server.dashboard import evidence
+from server.dashboard.finding.addresses import page_of
+from server.dashboard.learning import UnderWay, under_way
 from server.dashboard.listing import (
     CURSOR,
     FilterField,
@@ -21,11 +24,15 @@ from server.dashboard.listing import (
     refused,
     values_of,
 )
+from server.dashboard.pages.retraining import APPROVALS
+from server.dashboard.pages.rollouts import rollout_cards
+from server.dashboard.progress import RolloutCard, SafetyLine, safety_line
 from server.dashboard.services import Services
 from server.dashboard.theme import (
     Column,
     Markup,
     and_more,
+    confirm,
     device_tag,
     empty,
     heading,
@@ -42,11 +49,13 @@ from server.dashboard.theme import (
 from server.dashboard.views import Cut, DeviceRow, Status, Tone, clock_time, device_row
 from server.dashboard.visit import Pages, Visit
 from server.drift.latest import newest_evidence
+from server.rollout.service import Kept
 from server.store.lists.devices import DeviceFilter, DeviceSort, FleetCondition
 from server.store.lists.paging import Page
 
 _ENDED_SHOWN = 20
 _VERDICTS_SHOWN = 20
+_ROLLOUTS_SHOWN = 4
 _ROWS = 100
 _ANY = ""
 COLUMNS = (
@@ -89,7 +98,9 @@ class View:
 
     counts: Mapping[FleetCondition | None, int]
     overall: Overall
+    rollouts: Cut[SafetyLine]
     verdicts: Cut[evidence.VerdictCard]
+    under_way: Mapping[int, UnderWay]
     pools: Cut[evidence.PoolView]
     ended: Cut[tuple[str, str]]
 
@@ -105,12 +116,14 @@ class FleetLooks:
 def add_page(pages: Pages) -> None:
     """Add the page."""
     services = pages.services
-    looks = FleetLooks(SharedLook(lambda _: _overview(services)), SharedLook(partial(device_rows, services)))
+    kept: Kept[RolloutCard] = {}
+    looks = FleetLooks(SharedLook(lambda _: _overview(services, kept)), SharedLook(partial(device_rows, services)))
     pages.add("/", "Fleet", partial(_build, looks))
 
 
 def _build(looks: FleetLooks, visit: Visit) -> None:
-    live_apart(lambda at_most_s: looks.head.get(_ANY, at_most_s), _show)
+    acts = VerdictActs(visit)
+    visit.look = live_apart(lambda at_most_s: looks.head.get(_ANY, at_most_s), partial(_show, acts))
     heading("Devices")
     values, wrong = values_of(visit.request.query_params, FIELDS)
     filter_form("/", FIELDS, values)
@@ -163,22 +176,69 @@ def device_rows(services: Services, asked: Asked) -> Page[DeviceRow]:
     return Page(rows=tuple(rows), next=found.next, previous=found.previous, total=found.total)
 
 
-def _overview(services: Services) -> View:
+def _overview(services: Services, kept: Kept[RolloutCard]) -> View:
     situation = services.situation
     reading = situation.read()
     shown = Cut.of(services.drift.verdicts.open(), _VERDICTS_SHOWN)
     places = services.drift.places.of_verdicts([one.id for one in shown.rows])
     cards = tuple(evidence.verdict_card(alarm, reading.now_ms, places.get(alarm.id)) for alarm in shown.rows)
+    triggers = services.retraining.triggers.of_verdicts([one.id for one in shown.rows])
+    going = [card for card in rollout_cards(services, kept, ()).rows if card.open]
     return View(
         counts=situation.listing.counts(),
         overall=situation.overall(reading),
+        rollouts=Cut.of([safety_line(card) for card in going], _ROLLOUTS_SHOWN),
+        under_way={verdict: under_way(trigger) for verdict, trigger in triggers.items()},
         verdicts=Cut(cards, shown.more),
         pools=evidence.pools(services.database),
         ended=_ended(services),
     )
 
 
-def _show(view: View) -> None:
+@dataclass(frozen=True, slots=True)
+class VerdictActs:
+    """What is under way about a verdict on one visitor's page, with the button of the next act."""
+
+    visit: Visit
+
+    def show(self, going: UnderWay) -> None:
+        """Show how the retraining of a verdict stands, and what a person may do next."""
+        with ui.element("div").classes("tf-row tf-small"):
+            ui.label("Under way:").classes("tf-muted")
+            pill(going.phase)
+            if going.text:
+                ui.label(going.text)
+            for link in going.links:
+                ui.link(link.text, link.href).classes("tf-link")
+            if going.ask and self.visit.may(Need.APPROVE):
+                ui.element("div").classes("tf-grow")
+                button = ui.button(going.ask, on_click=partial(self._approve, going))
+                button.props("no-caps unelevated dense").style("padding: 4px 14px")
+
+    async def _approve(self, going: UnderWay) -> None:
+        if await confirm(self.visit.client, f"{going.ask}?", APPROVALS[going.ask], going.ask):
+            approve = partial(self.visit.services.retraining.approve, going.id, by=self.visit.by())
+            await self.visit.do(approve, Need.APPROVE)
+
+
+def _show_rollouts(rollouts: Cut[SafetyLine]) -> None:
+    """Show the rollouts that are not over: is the update safe?"""
+    if not rollouts.rows:
+        return
+    with ui.element("section").classes("tf-card"):
+        heading("Is the update safe?")
+        for line in rollouts.rows:
+            with ui.element("div").classes("tf-row tf-small"):
+                ui.link(line.release, page_of("rollout", line.id)).classes("tf-link").style("font-weight: 600")
+                pill(line.phase)
+                pill(line.safe)
+            for text in (*line.groups, *line.figures):
+                ui.label(text).classes("tf-muted tf-small tf-number")
+        if rollouts.more:
+            ui.link(f"and {rollouts.more} more", "/rollouts").classes("tf-link tf-small")
+
+
+def _show(acts: VerdictActs, view: View) -> None:
     with ui.element("div").classes("tf-grid"):
         _figure(view.counts[None], "devices", Tone.CALM, "/")
         for condition, tone in _FIGURES.items():
@@ -196,10 +256,12 @@ def _show(view: View) -> None:
                 ui.label(concern.text)
         if view.overall.concerns:
             ui.link("Alerts: what needs a person, and who looks after it", "/alerts").classes("tf-link tf-small")
+    _show_rollouts(view.rollouts)
     if view.verdicts.rows:
         heading("Open verdicts")
     for card in view.verdicts.rows:
-        show_verdict(card)
+        going = view.under_way.get(card.id)
+        show_verdict(card, None if going is None else partial(acts.show, going))
     and_more(view.verdicts.more, "see fleet-server verdicts list --open")
     if view.pools.rows:
         _pools(view.pools)
@@ -224,8 +286,8 @@ def _pools(pools: Cut[evidence.PoolView]) -> None:
         and_more(pools.more, "with less evidence")
 
 
-def show_verdict(card: evidence.VerdictCard) -> None:
-    """Show one verdict: its kind, devices, cause, and what to do."""
+def show_verdict(card: evidence.VerdictCard, also: Callable[[], None] | None = None) -> None:
+    """Show one verdict: its kind, devices, cause, and what to do; ``also``: shows more in its card."""
     provisional = Status("provisional: baselines are still collected", Tone.BUSY)
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.kind.tone}"):
         show_markup(
@@ -242,6 +304,8 @@ def show_verdict(card: evidence.VerdictCard) -> None:
             look="tf-row",
         )
         show_markup(*map(device_tag, card.devices.rows), more_tag(card.devices.more), look="tf-row tf-small")
+        if also is not None:
+            also()
 
 
 def _ended(services: Services) -> Cut[tuple[str, str]]:

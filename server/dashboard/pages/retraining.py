@@ -41,10 +41,11 @@ from server.retraining.policy import RetrainingPhase, Trigger
 from server.store.lists.paging import Page
 
 _SHOWN = 20
-_DETAILS = {
+APPROVALS = {
     "Train anyway": "Trains without proof that the drift harms; the gates decide all the same.",
     "Approve rollout": "A canary gets the new release first; its thresholds hold.",
 }
+"""What each button of an approval does, in words."""
 
 
 FIELDS = (
@@ -115,7 +116,7 @@ class Approval:
         )  # fmt: skip
 
     async def _ask(self, card: TriggerCard) -> None:
-        if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
+        if await confirm(self.visit.client, f"{card.ask}?", APPROVALS[card.ask], card.ask):
             approve = partial(self.visit.services.retraining.approve, card.id, by=self.visit.by())
             await self.visit.do(approve, Need.APPROVE)
 

@@ -115,7 +115,7 @@ def add_page(pages: Pages) -> None:
     """Add the pages: of all rollouts, and of the devices of one."""
     services = pages.services
     kept: Kept[RolloutCard] = {}
-    cards: SharedLook[Asked, Page[RolloutCard]] = SharedLook(partial(_cards, services, kept))
+    cards: SharedLook[Asked, Page[RolloutCard]] = SharedLook(partial(rollout_cards, services, kept))
     offered: SharedLook[str, FormChoices] = SharedLook(lambda _: form_choices(services))
     released: SharedLook[str, Cut[ReleaseRow]] = SharedLook(
         lambda _: release_rows(services.versions.releases(), services.fleet.devices())
@@ -338,7 +338,12 @@ def _member_tag(member: MemberView) -> Markup:
     return tag("span", device_tag(member.device), pill_tag(member.standing), look="tf-row", style="gap: 6px")
 
 
-def _cards(services: Services, kept: Kept[RolloutCard], asked: Asked) -> Page[RolloutCard]:
+def rollout_cards(services: Services, kept: Kept[RolloutCard], asked: Asked) -> Page[RolloutCard]:
+    """Return the page of rollouts at an address, those that are not over first; ``kept``: what was described before.
+
+    Raises:
+        CursorRefusedError: If its cursor is not of such a list.
+    """
     now_ms, verdicts, values = services.fleet.clock(), services.drift.verdicts, dict(asked)
     found = services.rollouts.ledger.page(
         phase=values.get("phase", ""), release=values.get("release", ""), limit=_SHOWN, cursor=values.get(CURSOR),

@@ -15,8 +15,8 @@ from server.dashboard.learning import (
     stages,
     trigger_card,
 )
-from server.dashboard.progress import actions, replay_text, rollout_card
-from server.dashboard.views import Tone
+from server.dashboard.progress import SafetyLine, actions, replay_text, rollout_card, safety_line
+from server.dashboard.views import Status, Tone
 from server.retraining.audit import ModelAudit
 from server.retraining.harm import GroupRisk, Risk
 from server.retraining.labelling import LabelForm
@@ -233,3 +233,21 @@ def test_a_replay_names_the_devices_that_had_nothing_to_answer() -> None:
     )
     assert replay_text([none]) == "1 device had kept no inputs of the release before to answer again"
     assert rollout_card(ROLLOUT, NOW_MS).replay == replay_text([]) == ""
+
+
+def test_whether_an_update_is_safe_is_said_from_its_figures() -> None:
+    """Nothing known, none failed, some failed, and held by a verdict; a rollout of one device too."""
+    groups = (Group(name="canary", success_ratio=1.0, error_ratio=0.5),)
+
+    def line(*standings: MemberStanding, held: tuple[int, ...] = ()) -> SafetyLine:
+        members = tuple(Member(device=f"d{at}", group=0, standing=one) for at, one in enumerate(standings))
+        phase = RolloutPhase.PAUSED if held else RolloutPhase.RUNNING
+        rollout = Rollout(id="r", release="m-2", groups=groups, members=members, phase=phase, opened=1, created_ms=1)
+        return safety_line(rollout_card(rollout, 2, held))
+
+    one = MemberStanding.COMMITTED
+    assert line(MemberStanding.ASSIGNED).safe.text == "no device has an outcome yet"
+    assert line(one).safe == Status("none failed of 1 so far", Tone.BUSY)
+    assert line(one, one, MemberStanding.FAILED, MemberStanding.STUCK).safe.text == "2 failed or stuck, 2 committed"
+    assert line(one, held=(3, 4)).safe == Status("held: a release made it worse (verdict 3, 4)", Tone.BAD)
+    assert line(one, MemberStanding.FAILED).groups[0].startswith("canary: 1 of 2 committed, 1 failed")

@@ -452,7 +452,8 @@ def learning(said: Protocol) -> None:
     for cause in "ab":
         said.ask(retraining.insert_trigger, made(retraining.TRIGGERS, cause=cause, verdict=4))
     said.ask(retraining.update_trigger, 1, {"phase": "done", "approved": True})
-    queries = ((retraining.count_triggers,), (retraining.all_triggers, 5), (retraining.triggers_in, ["done", ""]))
+    queries = ((retraining.count_triggers,), (retraining.all_triggers, 5), (retraining.triggers_in, ["done", ""]),
+               (retraining.triggers_of, [4, 5]))  # fmt: skip
     for query, *wanted in queries:
         said.ask(query, *wanted)
 
