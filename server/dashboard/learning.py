@@ -264,7 +264,8 @@ def trigger_card(trigger: Trigger, now_ms: int, *, look: str = "") -> TriggerCar
 class UnderWay:
     """What is done about a verdict: the retraining ``id`` and its phase, in words, and the next act of a person.
 
-    ``ask``: the button that approves, "" for none; ``links``: texts and addresses of what it has led to so far.
+    ``ask``: the button that approves, "" for none; ``links``: texts and addresses of what it has led to so far;
+    ``over``: whether it has ended.
     """
 
     id: int
@@ -272,6 +273,7 @@ class UnderWay:
     text: str
     ask: str
     links: tuple[PageLink, ...]
+    over: bool
 
 
 def under_way(trigger: Trigger) -> UnderWay:
@@ -289,7 +291,7 @@ def under_way(trigger: Trigger) -> UnderWay:
     asks = trigger.approvable and not trigger.approved
     return UnderWay(
         id=trigger.id, phase=_PHASES[trigger.phase], text=trigger.text, ask=_ASKS[trigger.phase] if asks else "",
-        links=tuple(links),
+        links=tuple(links), over=trigger.phase in OVER,
     )  # fmt: skip
 
 

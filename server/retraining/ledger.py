@@ -48,10 +48,10 @@ class Triggers:
         return found.of(_trigger)
 
     def of_verdicts(self, verdicts: Collection[int]) -> dict[int, Trigger]:
-        """Return the newest trigger of each of ``verdicts`` (ids) that has one."""
+        """Return the trigger of each of ``verdicts`` (ids) that has one: the newest, if none is still open."""
         with self.database.begin() as connection:
-            found = map(_trigger, store.triggers_of(connection, verdicts))
-        return {one.verdict: one for one in found}
+            found = [_trigger(row) for row in store.triggers_of(connection, verdicts)]
+        return {one.verdict: one for one in sorted(found, key=lambda one: (one.phase not in OVER, one.id))}
 
     def count(self) -> int:
         """Return how many triggers there are."""

@@ -204,7 +204,7 @@ class VerdictActs:
     def show(self, going: UnderWay) -> None:
         """Show how the retraining of a verdict stands, and what a person may do next."""
         with ui.element("div").classes("tf-row tf-small"):
-            ui.label("Under way:").classes("tf-muted")
+            ui.label("Done about it:" if going.over else "Under way:").classes("tf-muted")
             pill(going.phase)
             if going.text:
                 ui.label(going.text)
