@@ -58,6 +58,7 @@ ServerError
 ├── UnknownSampleError        no such sample
 ├── LabelRefusedError         a label that is empty, too long or does not fit
 ├── LabelTakenError           a label of an image that another person has labelled otherwise
+├── LabelFileError            a file of labels that can't be read
 ├── NoNewPlaceError           a device without a new place, which can't be accepted
 ├── CommissionRefusedError    a commission without a reason, or of no device
 ├── AuditOffError             a request for audit samples that nobody has allowed
@@ -560,6 +561,13 @@ class LabelTakenError(ServerError):
 
     code = "label_taken"
     status = 409
+
+
+class LabelFileError(ServerError):
+    """A file of labels is none of its format, or too large."""
+
+    code = "label_file"
+    status = 422
 
 
 class UnknownSignalError(ServerError):

@@ -30,6 +30,7 @@ from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
 from server.api.auth import FILE_ROLE, Auth
+from server.api.labels import files as labels_files_api
 from server.api.labels import review as labels_review_api
 from server.api.people import accounts as accounts_api
 from server.api.people import acts as acts_api
@@ -67,6 +68,7 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.audit import SteadyAudit
 from server.retraining.jobs import Jobs
+from server.retraining.labels.exchange import LabelExchange
 from server.retraining.labels.review import LabelReview
 from server.retraining.ledger import Triggers
 from server.retraining.new_places import NewPlaces
@@ -425,6 +427,9 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         health.metrics_router(auth, registry),
         rollouts_api.router(auth, parts.rollouts),
         retraining_api.samples_router(auth, parts.retraining.samples, parts.clock),
+        labels_files_api.router(
+            auth, LabelExchange(database=parts.database, samples=parts.retraining.samples), parts.clock
+        ),
         labels_review_api.router(
             auth, LabelReview(database=parts.database, samples=parts.retraining.samples), parts.clock
         ),

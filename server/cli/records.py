@@ -15,10 +15,10 @@ import click
 
 from server.cli import listings
 from server.cli.afar import pages
-from server.cli.frame import JSON, Listing, coded, example, path_value, print_rows
+from server.cli.frame import JSON, CommandGroup, Listing, agreed, coded, example, path_value, print_rows
 from server.cli.place import PLACE, AnyHost, ServerPlace
 from server.client import part
-from server.errors import AnsweredError
+from server.errors import AnsweredError, LabelFileError
 from wire.codec import Json
 
 SAMPLE_COLUMNS = ("id", "device", "lane", "predicted", "confidence", "at_ms", "label", "label_by", "claimed", "model")
@@ -54,6 +54,8 @@ _FILE = click.argument("file", metavar="FILE|-", type=click.Path(), callback=pat
 _TRIGGER = click.argument("trigger", metavar="RETRAINING", type=click.IntRange(1, 2**63 - 1))
 _BY = click.option("--by", default="", help="Who decides it; by default the user who runs this.")
 _PAGE_LIMIT = 1_000
+_CSV, _STUDIO = _FORMATS = ("csv", "label-studio")
+_PLAN = ("rows", "new", "changed", "same", "conflicting", "refused")
 
 
 @click.group(
@@ -105,7 +107,7 @@ def samples_image(place: ServerPlace, sample: int, file: Path) -> None:
 @_BY
 @coded
 def samples_label(place: ServerPlace, sample: int, label: str, replaces: str | None, by: str) -> None:
-    """Label SAMPLE with a class of its model, or with numbers; '' takes the label off."""
+    """Label SAMPLE with a class of its model, or with numbers; take-back takes your label off."""
     with place.client() as server:
         found = server.label(sample, label, by=place.signer(server, by), replaces=replaces)
     click.echo(f"{found.id} {found.label}")
@@ -159,6 +161,108 @@ def samples_review(place: ServerPlace, model: str) -> None:
     """Print what of MODEL people should look at again, as one JSON object: disputes, doubtful labels, marks."""
     with place.client() as server:
         click.echo(json.dumps(dict(server.request("GET", "/api/labels/review", query={"model": model}))))
+
+
+@samples.command(
+    "export",
+    epilog=example(
+        "fleet-server samples export state digits labels.csv",
+        "fleet-server samples export state digits tasks.json --format label-studio --config view.xml",
+    ),
+)
+@PLACE
+@click.argument("model", metavar="MODEL")
+@_FILE
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="[by the name of FILE, else csv]")
+@click.option("--unlabelled", is_flag=True, help="Only images without a label.")
+@click.option(
+    "--config", type=click.Path(), callback=lambda ctx, option, value: value and path_value(ctx, option, value),
+    help="New file for the labelling configuration of Label Studio.",
+)  # fmt: skip
+@coded
+def samples_export(
+    place: ServerPlace, model: str, file: Path, form: str | None, config: Path | None, *, unlabelled: bool
+) -> None:
+    """Write the images of MODEL, each once, with their labels to a new FILE, or to standard output.
+
+    CSV: one line an image; a cell that would be a formula has an apostrophe before it. label-studio: JSON tasks with
+    the pictures in them, for Label Studio's import, and its configuration with --config.
+    """
+    form, after, parts, view = form or _format_of(file), 0, list[str](), ""
+    with place.client() as server:
+        while True:
+            query = {"model": model, "format": form, "after": str(after), "unlabelled": str(unlabelled).lower()}
+            part_of = server.request("GET", "/api/labels/export", query=query)
+            parts.append(str(part_of["text"]))
+            view, after = str(part_of["config"]), int(str(part_of["next"]))
+            if not after:
+                break
+    if form == _CSV:
+        text = parts[0] + "".join(one.partition("\n")[2] for one in parts[1:])
+    else:
+        text = json.dumps([task for one in parts for task in json.loads(one)], ensure_ascii=False, indent=1)
+    _write(file, text.encode())
+    if config is not None:
+        _write(config, view.encode())
+
+
+@click.group(cls=CommandGroup, epilog=example("fleet-server labels import state labels.csv --dry-run"))
+def labels() -> None:
+    """Take labels from a file: CSV, or the JSON that Label Studio exports."""
+
+
+@labels.command(
+    "import",
+    epilog=example(
+        "fleet-server labels import state labels.csv --dry-run",
+        "fleet-server labels import state project-7.json --yes --by ada",
+    ),
+)
+@PLACE
+@_FILE
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="[by the name of FILE, else csv]")
+@click.option("--dry-run", is_flag=True, help="Only print the plan.")
+@click.option("--keep-newer", is_flag=True, help="Leave out images that got another label since, and import the rest.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_BY
+@coded
+def labels_import(  # noqa: PLR0913 - one argument a command-line option
+    place: ServerPlace, file: Path, form: str | None, by: str, *, dry_run: bool, keep_newer: bool, yes: bool
+) -> None:
+    """Give images the labels in FILE, or standard input: all of them or none, by the name of who imports.
+
+    The plan is printed first: how many images get a label, another one, or have it; and on standard error each row that
+    can't be used, and each image that got another label since the file was made. With any of these nothing is imported.
+    """
+    raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    with place.client() as server:
+        body: dict[str, Json] = {
+            "format": form or _format_of(file), "text": raw.decode("utf-8-sig", errors="replace"),
+            "keep_newer": keep_newer, "by": place.signer(server, by),
+        }  # fmt: skip
+        plan = server.request("POST", "/api/labels/import", {**body, "dry_run": True})
+        click.echo("\t".join(_PLAN))
+        click.echo("\t".join(str(plan[name]) for name in _PLAN))
+        for what, word in (("problems", "row"), ("conflicts", "newer label, row")):
+            for one in _objects(plan, what):
+                click.echo(f"{word} {one['row']}: {one['text']}", err=True)
+        if plan["refused"] or (plan["conflicting"] and not keep_newer):
+            advice = "mend them, or leave newer labels alone with --keep-newer"
+            got = f"{plan['refused']} that can't be used and {plan['conflicting']} in conflict"
+            raise LabelFileError(f"Expected rows that can all be imported, got {got}: nothing was imported; {advice}")
+        if dry_run:
+            return
+        if not yes:
+            agreed(f"Give {int(str(plan['new'])) + int(str(plan['changed']))} images these labels?")
+        done = server.request("POST", "/api/labels/import", {**body, "dry_run": False})
+    if not done["done"]:
+        message = "Expected the labels of the plan, got others meanwhile: nothing was imported; import again"
+        raise LabelFileError(message)
+    click.echo("imported")
+
+
+def _format_of(file: Path) -> str:
+    return _STUDIO if file.suffix.lower() == ".json" else _CSV
 
 
 @click.group(
@@ -442,7 +546,7 @@ def user_log_out(place: ServerPlace, name: str) -> None:
 
 def add_commands(main: click.Group) -> None:
     """Add the commands to ``main`` and to its groups."""
-    own: tuple[click.Command, ...] = (samples, retraining, jobs, evidence, pools, overall, search)
+    own: tuple[click.Command, ...] = (samples, labels, retraining, jobs, evidence, pools, overall, search)
     for command in own:
         main.add_command(command)
     groups: Mapping[str, tuple[click.Command, ...]] = {

@@ -271,20 +271,13 @@ class SampleStore:
             LabelTakenError: If the image has another label than ``label`` and ``replaces``.
         """
         known, label = self.sample(sample), label.strip()
-        who = self._labeller(by)
-        if not label or len(label) > _MAX_LABEL or not label.isprintable():
-            message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
-            raise LabelRefusedError(message)
-        if problem := self.form_of(known.artifact_sha256, known.model).problem(label):
+        if problem := self.problem(known, label, by):
             raise LabelRefusedError(problem)
-        if self.of_two(known):
-            return self._label_of_two(known, label, by, now_ms, replaces=replaces, seen=seen)
+        two = self.of_two(known)
         with self.database.begin() as connection:
-            labelled = self._set_label(connection, known, label, who, now_ms, replaces)
-            if labelled:
-                self._answer(connection, known, who, label, now_ms, blind=replaces is None, seen=seen)
-                data = {"label": label, "was": replaces or "", "model": known.model, "image": known.sha256}
-                record_act(connection, by, "sample.label", str(sample), now_ms, data=data)
+            self.label_in(connection, known, label, by, now_ms, two=two, replaces=replaces, seen=seen)
+        if two:
+            return self.sample(sample)
         found = self.sample(sample)
         if not found.label:
             message = f"Expected sample {sample} labelled {str(replaces)[:40]!r}, got one without a label"
@@ -292,6 +285,43 @@ class SampleStore:
         if found.label != label:
             raise _taken(found, replaces)
         return found
+
+    def problem(self, known: StoredSample, label: str, by: By) -> str:
+        """Return why ``by`` can't label a sample as ``label``, "" if nothing is against it."""
+        if not label or len(label) > _MAX_LABEL or not label.isprintable():
+            return f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
+        self._labeller(by)
+        if problem := self.form_of(known.artifact_sha256, known.model).problem(label):
+            return problem
+        actor = actor_of(by)
+        if actor.kind is not ActorKind.USER and self.of_two(known):
+            return (
+                f"Expected a person for an image that two people label ([retraining] second_person), got {actor.name}, "
+                "whom nobody proved: log in by name, or use a personal token"
+            )
+        return ""
+
+    def label_in(  # noqa: PLR0913 - who labels what as what, when, in place of what, knowing what
+        self, connection: sa.Connection, known: StoredSample, label: str, by: By, now_ms: int, *, two: bool,
+        replaces: str | None = None, seen: bool = False,
+    ) -> bool:  # fmt: skip
+        """Label an image in a transaction, if nothing is against it (``problem``); return whether that changed one.
+
+        ``two``: whether two people label it; the rest as of ``label``.
+
+        Raises:
+            LabelTakenError: If the image has another label than ``label`` and ``replaces``.
+        """
+        who = self._labeller(by)
+        if two:
+            self._label_of_two(connection, known, label, by, now_ms, replaces=replaces, seen=seen)
+            return True
+        labelled = self._set_label(connection, known, label, who, now_ms, replaces)
+        if labelled:
+            self._answer(connection, known, who, label, now_ms, blind=replaces is None, seen=seen)
+            data = {"label": label, "was": replaces or "", "model": known.model, "image": known.sha256}
+            record_act(connection, by, "sample.label", str(known.id), now_ms, data=data)
+        return labelled
 
     def of_two(self, sample: StoredSample) -> bool:
         """Return whether two people label the sample's image: classes alone, numbers of two people rarely equal."""
@@ -366,31 +396,24 @@ class SampleStore:
             raise LabelRefusedError(message)
         return who
 
-    def _label_of_two(
-        self, known: StoredSample, label: str, by: By, now_ms: int, *, replaces: str | None, seen: bool
-    ) -> StoredSample:  # fmt: skip
+    def _label_of_two(  # noqa: PLR0913 - as of label
+        self, connection: sa.Connection, known: StoredSample, label: str, by: By, now_ms: int, *,
+        replaces: str | None, seen: bool,
+    ) -> None:  # fmt: skip
         """Store what a person labels an image as that two people label; it gets the label that two have given."""
-        actor = actor_of(by)
-        if actor.kind is not ActorKind.USER:
-            message = (
-                f"Expected a person for an image that two people label ([retraining] second_person), got {actor.name}, "
-                "whom nobody proved: log in by name, or use a personal token"
-            )
-            raise LabelRefusedError(message)
-        with self.database.begin() as connection:
-            answers_store.lock_image(connection, known.model, known.sha256)
-            row = store.known_label(connection, known.model, known.sha256)
-            was = None if row is None else str(row["label"])
-            if row is not None and was not in (label, replaces):
-                raise _taken(stored_sample(row), replaces)
-            if row is not None and not answers_store.answers_of(connection, known.model, known.sha256):
-                # labelled before two people were wanted: the first of the two
-                self._answer(connection, known, row["label_by"], str(was), int(row["labelled_ms"]), blind=True)
-            self._answer(connection, known, actor.name, label, now_ms, blind=row is None, seen=seen)
-            now = self._settle_image(connection, known, actor.name, now_ms)
-            data = {"label": label, "was": was or "", "now": now, "model": known.model, "image": known.sha256}
-            record_act(connection, by, "sample.label", str(known.id), now_ms, data=data)
-        return self.sample(known.id)
+        who = self._labeller(by)
+        answers_store.lock_image(connection, known.model, known.sha256)
+        row = store.known_label(connection, known.model, known.sha256)
+        was = None if row is None else str(row["label"])
+        if row is not None and was not in (label, replaces):
+            raise _taken(stored_sample(row), replaces)
+        if row is not None and not answers_store.answers_of(connection, known.model, known.sha256):
+            # labelled before two people were wanted: the first of the two
+            self._answer(connection, known, row["label_by"], str(was), int(row["labelled_ms"]), blind=True)
+        self._answer(connection, known, who, label, now_ms, blind=row is None, seen=seen)
+        now = self._settle_image(connection, known, who, now_ms)
+        data = {"label": label, "was": was or "", "now": now, "model": known.model, "image": known.sha256}
+        record_act(connection, by, "sample.label", str(known.id), now_ms, data=data)
 
     @staticmethod
     def _answer(  # noqa: PLR0913 - who labels what as what, when, knowing what

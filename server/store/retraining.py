@@ -384,6 +384,24 @@ def first_samples(connection: sa.Connection, model: str, images: Collection[str]
     return {str(sha256): int(number) for sha256, number in connection.execute(query.group_by(SAMPLES.c.sha256))}
 
 
+def samples_with(connection: sa.Connection, ids: Collection[int]) -> list[sa.RowMapping]:
+    """Return the samples with these ids, but expired ones."""
+    query = SAMPLES.select().where(SAMPLES.c.id.in_(ids), SAMPLES.c.expired_ms == 0).order_by(SAMPLES.c.id)
+    return list(connection.execute(query).mappings())
+
+
+def images_after(
+    connection: sa.Connection, model: str, after: int, limit: int, *, unlabelled: bool
+) -> list[sa.RowMapping]:  # fmt: skip
+    """Return the first sample of each image of ``model`` with an id above ``after``, by id, but expired ones."""
+    of_model = [SAMPLES.c.model == model, SAMPLES.c.expired_ms == 0]
+    first = sa.select(sa.func.min(SAMPLES.c.id)).where(*of_model).group_by(SAMPLES.c.sha256)
+    query = SAMPLES.select().where(SAMPLES.c.id.in_(first), SAMPLES.c.id > after)
+    if unlabelled:
+        query = query.where(SAMPLES.c.label.is_(None))
+    return list(connection.execute(query.order_by(SAMPLES.c.id).limit(limit)).mappings())
+
+
 def labelled_images(connection: sa.Connection, model: str, limit: int) -> list[sa.RowMapping]:
     """Return the first sample of each labelled image of ``model``, the newest image first."""
     first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.model == model, SAMPLES.c.label.is_not(None))

@@ -33,7 +33,8 @@ TABLE: Mapping[Need, str] = {
         GET /api/devices/{device}/ran,
         GET /api/devices/{device}/telemetry, GET /api/devices/{device}/usage, GET /api/drift/map, GET /api/events,
         GET /api/evidence,
-        GET /api/jobs, GET /api/labels/review, GET /api/lineage, GET /api/lineage/devices, GET /api/lineage/samples,
+        GET /api/jobs, GET /api/labels/export, GET /api/labels/review,
+        GET /api/lineage, GET /api/lineage/devices, GET /api/lineage/samples,
         GET /api/overall, GET /api/overall/{signal}, GET /api/places, GET /api/pools,
         GET /api/releases/{name},
         GET /api/retraining, GET /api/rollouts,
@@ -43,7 +44,7 @@ TABLE: Mapping[Need, str] = {
         GET /metrics
     """,
     Need.LABEL: """
-        POST /api/samples/{sample}/take-back, PUT /api/samples/{sample}/label,
+        POST /api/labels/import, POST /api/samples/{sample}/take-back, PUT /api/samples/{sample}/label,
         PUT /api/samples/{sample}/mark
     """,
     Need.OPERATE: """

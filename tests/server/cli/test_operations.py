@@ -67,6 +67,8 @@ COMMANDS: Mapping[str, str] = {
     "GET /api/samples/{sample}/changes": "samples changes 1",
     "PUT /api/samples/{sample}/mark": "samples mark 1 broken",
     "POST /api/samples/{sample}/take-back": "samples take-back 1",
+    "GET /api/labels/export": "samples export digits -",
+    "POST /api/labels/import": "labels import - --yes",
     "GET /api/labels/review": "samples review digits",
     "GET /api/audit": "audit list",
     "POST /api/audit/{device}": "audit ask cam-1",

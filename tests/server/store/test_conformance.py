@@ -343,6 +343,9 @@ def labels(said: Protocol) -> None:
     said.ask(answers.lock_image, "x", "q")
     said.ask(retraining.first_samples, "x", ["p", "q", "none"])
     said.ask(retraining.labelled_images, "x", 4)
+    said.ask(retraining.samples_with, [1, 2, 3, 99])
+    for unlabelled in (False, True):
+        said.ask(retraining.images_after, "x", 1, 4, unlabelled=unlabelled)
     for person, label, first in (("anna", "1", "1"), ("Ben", "2", "2"), ("anna", "3", ""), ("cy", "2", "")):
         said.ask(answers.put_answer, "x", "q", person, label, LATE_MS, first=first, seen=person == "cy")
     for image, model in (("q", "x"), ("p", "x"), ("q", "model")):
