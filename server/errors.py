@@ -17,6 +17,8 @@ ServerError
 ├── NotRunningError           no server answers
 │   └── ServerUntrustedError  a server whose certificate is not trusted
 ├── AnsweredError             the running server refused
+├── PlanStaleError            what a plan is about was changed by somebody else since
+├── PlanRefusedError          a wanted state that can't be had as the fleet is
 ├── NotLoggedInError          no token for a server on another host
 ├── ClientFileError           a client's token or certificate file can't be used
 ├── AnswerInvalidError        the answer is not from a server of this project, or from another version
@@ -188,6 +190,20 @@ class ServerUntrustedError(NotRunningError):
     """The server's certificate is not trusted, or of another host."""
 
     code = "tls_untrusted"
+
+
+class PlanStaleError(ServerError):
+    """Somebody else changed what a plan is about since it was made."""
+
+    code = "plan_stale"
+    status = 409
+
+
+class PlanRefusedError(ServerError):
+    """A wanted state of a fleet can't be had as the fleet is."""
+
+    code = "plan_refused"
+    status = 409
 
 
 class NotLoggedInError(ServerError):

@@ -32,7 +32,7 @@ from server.app.processes.ingest_process import IngestProcess
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
-from server.cli import afar, listings, login, records
+from server.cli import afar, apply, listings, login, records
 from server.cli.alerts import alerts
 from server.cli.device_life import mute, unmute
 from server.cli.drift import drift
@@ -1501,4 +1501,5 @@ def _last_heartbeat_ms(directory: Path) -> int:
 
 login.add_commands(main)
 records.add_commands(main)
+main.add_command(apply.apply)
 afar.attach(main)

@@ -11,10 +11,10 @@ at what a command declares:
   elsewhere. The second function gets a ``ServerPlace`` and the same other arguments.
 
 Which it is, in this order: ``--server URL``; a first argument that is a state directory, or that is written as a path
-(with a "/"); ``TINYFLEET_SERVER``; the server of the last ``fleet-server login``. Without any of them the first
-argument is DIR, as on the server's machine. The token comes from a file that only its owner can read, never from an
-argument: ``--token-file``, else ``TINYFLEET_TOKEN_FILE`` unless the address is that of the login, else the token that
-``login`` saved for this address. It is sent over https, or over http on the same machine, and nowhere else.
+(with a "/") and no file; ``TINYFLEET_SERVER``; the server of the last ``fleet-server login``. Without any of them the
+first argument is DIR, as on the server's machine. The token comes from a file that only its owner can read, never from
+an argument: ``--token-file``, else ``TINYFLEET_TOKEN_FILE`` unless the address is that of the login, else the token
+that ``login`` saved for this address. It is sent over https, or over http on the same machine, and nowhere else.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from urllib.parse import urlsplit
 import click
 
 from server.app.state_directory import StateDirectory, open_state
-from server.cli.running import operator_client
 from server.cli.saved_logins import SavedLogins
 from server.client import FleetClient
-from server.errors import ClientFileError, NotLoggedInError
+from server.config import read_config
+from server.errors import ClientFileError, NotLoggedInError, NotRunningError
 from server.people import ActorKind
 from wire.errors import PathError
 from wire.paths import typed_path
@@ -114,6 +114,24 @@ class ServerPlace:
             return person(by)
         me = server.request("GET", "/api/me")
         return str(me["account"]) if me.get("kind") == ActorKind.USER else person("")
+
+
+def operator_client(state: StateDirectory, token: Path | None = None) -> FleetClient:
+    """Return a client of the server that ran on ``state`` last, with the operator's token, or that of another file.
+
+    Raises:
+        NotRunningError: If none has ever run.
+        ClientFileError: If its token or its certificates can't be read.
+        ConfigError: If its settings can't be read.
+    """
+    address = state.read_address()
+    if address is None:
+        message = f"Expected a running server on {state.path}, got none: fleet-server run {state.path}"
+        raise NotRunningError(message)
+    tls = read_config(state.config).tls
+    return FleetClient(
+        address.http_url, token or state.path / "operator.token", ca=tls.ca if tls.enabled else None, proxies=False
+    )
 
 
 def expect_encrypted(url: str) -> None:
@@ -284,7 +302,8 @@ def _chosen(ctx: click.Context, first: str | None, server: str | None) -> Server
         if is_state:
             raise click.UsageError(f"Expected DIR or {OPTION}, one of them, got {first!r} and {server!r}", ctx)
         return ServerPlace(url=server.rstrip("/"), chosen_by=OPTION)
-    if first is not None and (is_state or not first or os.sep in first or first in {os.curdir, os.pardir}):
+    is_path = first is not None and (os.sep in first or first in {"", os.curdir, os.pardir})
+    if first is not None and (is_state or (is_path and not Path(first).is_file())):
         return ServerPlace(directory=Path(first))
     try:
         by_environment, by_login = os.environ.get(SERVER_VARIABLE, ""), SavedLogins().current()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -123,6 +124,26 @@ def test_the_pages_of_settings_have_every_key(page: object, config: type) -> Non
     """Also those of later."""
     text = page()  # type: ignore[operator]
     assert [key for key in _keys(config) if key not in text] == []
+
+
+def test_the_page_of_server_toml_has_each_key_in_its_table_with_type_and_default() -> None:
+    """A section for each table and list of tables, a row for each key and no other, as the code has them."""
+    sections = dict(
+        re.findall(r"^## \[+([\w.]+)\]+\n(.*?)(?=^## |\Z)", reference.server_toml(), flags=re.DOTALL | re.MULTILINE)
+    )
+    tables = {
+        field.name: type(found)
+        for field in dataclasses.fields(ServerConfig)
+        if dataclasses.is_dataclass(found := getattr(ServerConfig(), field.name))
+    }
+    assert {name.partition(".")[0] for name in sections} == set(tables)
+    for name, table in tables.items():
+        rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", sections[name], flags=re.MULTILINE))
+        assert set(rows) == names_of(table), name
+        for key, row in rows.items():
+            default = getattr(table(), key)
+            if isinstance(default, str | int | float):
+                assert f"`{json.dumps(default)}`" in row, (name, key, row)
 
 
 def test_the_reason_of_a_key_is_on_the_page_wherever_its_comment_stands() -> None:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from server.app.state_directory import RunAddress
 from server.cli import main
-from server.cli.running import operator_client
+from server.cli.place import operator_client
 
 from .conftest import Loop
 

@@ -1,0 +1,1 @@
+"""The wanted state of a fleet as a file: what it may say, what differs from the server, and how that is carried out."""
