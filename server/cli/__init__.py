@@ -32,7 +32,7 @@ from server.app.processes.ingest_process import IngestProcess
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state, check_backup, restore_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, open_state
-from server.cli import afar, apply, listings, login, records
+from server.cli import afar, apply, listings, records
 from server.cli.alerts import alerts
 from server.cli.device_life import mute, unmute
 from server.cli.drift import drift
@@ -47,6 +47,7 @@ from server.cli.frame import opened as _opened
 from server.cli.frame import pairs as _pairs
 from server.cli.frame import path_value as _path
 from server.cli.frame import print_rows as _print
+from server.cli.logins import commands as login_commands
 from server.cli.people import record_commands, tokens, users
 from server.cli.place import PLACE as _PLACE
 from server.cli.place import AnyHost, ServerPlace
@@ -1499,7 +1500,7 @@ def _last_heartbeat_ms(directory: Path) -> int:
     return at_ms
 
 
-login.add_commands(main)
+login_commands.add_commands(main)
 records.add_commands(main)
 main.add_command(apply.apply)
 afar.attach(main)

@@ -18,6 +18,7 @@ import click
 from server.access.audit_log import parsed_anchor, verify_chain
 from server.cli import listings
 from server.cli.device_life import end_of_mute, expect_one_choice
+from server.cli.drift import print_map
 from server.cli.frame import agreed, coded, expect_reason, pairs, print_rows
 from server.cli.people import TOKEN_COLUMNS, USER_COLUMNS, print_finding, read_password
 from server.cli.place import ServerPlace, afar
@@ -26,6 +27,7 @@ from server.errors import DeviceEndedError, ReleaseWithdrawnError, ReplayMissing
 from server.registry.events import LoggedEvent
 from server.rollout.scope import Scope
 from server.rollout.thresholds import devices as counted
+from server.telemetry.drift_map import DriftMap
 from server.wording import listed
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document
@@ -35,6 +37,7 @@ _FUNCTIONS: dict[str, Callable[..., None]] = {}
 _PAGE = 500
 _ACTS = 1_000
 _NAMED = 20
+_COHORTS, _STREAMS = 500, 64  # of a look at one window
 _TROUBLED = 50
 
 
@@ -90,7 +93,7 @@ def devices_list(place: ServerPlace, *, as_json: bool, condition: str | None, **
     """Print the devices."""
     with place.client() as server:
         found = server.devices(condition=condition or "", **wanted)
-    columns = listings.ENDED_COLUMNS if wanted["ended"] else listings.DEVICE_COLUMNS
+    columns = listings.ENDED_COLUMNS if wanted["ended"] or wanted["retired"] else listings.DEVICE_COLUMNS
     print_rows([_device_row(one) for one in found], columns, as_json=as_json)
 
 
@@ -152,6 +155,12 @@ def _each(
 def revoke(place: ServerPlace, device: str, why: str, by: str) -> None:
     """Revoke a device."""
     _end(place, device, "revoke", why, by)
+
+
+@_of("devices retire")
+def retire(place: ServerPlace, device: str, why: str, by: str) -> None:
+    """Retire a device."""
+    _end(place, device, "retire", why, by)
 
 
 @_of("devices remove")
@@ -268,6 +277,27 @@ def replay(place: ServerPlace, verdict: int, *, as_json: bool) -> None:
     if not found["same"]:
         why = "; ".join(found["missing"]) or "other bits"
         raise ReplayMissingError(f"Expected the alarm of verdict {verdict} to the bit, got: {why}")
+
+
+@_of("drift explore")
+def explore(  # noqa: PLR0913 - the options of the command
+    place: ServerPlace, *, by: str, at: int | None, release: str, having: tuple[str, str] | None, stream: str,
+    limit: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Look at one window of the fleet; the server gives at most 500 cohorts."""
+    attribute, value = having or ("", "")
+    query = {
+        "by": by, "release": release, "attribute": attribute, "value": value, "stream": stream,
+        "limit": str(min(limit, _COHORTS)), "streams": str(_STREAMS),
+    }  # fmt: skip
+    path = "/api/drift/map"
+    with place.client() as server:
+        if at is not None and at < 0:  # so long before the newest window
+            newest_ms = server.request("GET", path, query={"by": by, "limit": "1"})["newest_ms"]
+            at = max(newest_ms + at, 0) if isinstance(newest_ms, int) else None
+        when = {} if at is None else {"at_ms": str(at)}
+        found = server.request("GET", path, query={name: text for name, text in query.items() if text} | when)
+    print_map(from_document(DriftMap, dict(found)), as_json=as_json)
 
 
 @_of("places list")

@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from server.app.state_directory import open_state
-from server.cli.frame import JSON, STATE, coded, example, opened, print_rows
+from server.cli.frame import JSON, STATE, CommandGroup, coded, example, opened, print_rows
 from server.cli.listings import Row
 from server.registry.blobs import Blobs
 from server.registry.versions import Versions
-from server.telemetry.drift_map import COHORTS, DriftExplorer, MapRow
+from server.telemetry.drift_map import COHORTS, DriftExplorer, DriftMap, MapRow
 
 COLUMNS = (
     "cohort", "devices", "windows", "flagged", "faulty", "learning", "largest_ratio", "stream", "evidence_ratio",
@@ -53,7 +53,7 @@ def _having(_context: click.Context, _parameter: click.Parameter, value: str | N
     return name, wanted
 
 
-@click.group(epilog=example("fleet-server drift explore state --by site"))
+@click.group(cls=CommandGroup, epilog=example("fleet-server drift explore state --by site"))
 def drift() -> None:
     """Look at one window of the fleet; alarms are in "fleet-server verdicts"."""
 
@@ -94,6 +94,11 @@ def explore(  # noqa: PLR0913 - one argument an option
         at = None if newest_ms is None else max(newest_ms + at, 0)
     found = explorer.explore(by, at_ms=at, release=release, within=having, stream=stream, cohorts=limit, streams=10_000)
     database.close()
+    print_map(found, as_json=as_json)
+
+
+def print_map(found: DriftMap, *, as_json: bool) -> None:
+    """Print a look at one window: its rows, and on standard error of which window they are."""
     if as_json:
         print_rows([asdict(row) for row in found.rows], COLUMNS, as_json=True)
     else:

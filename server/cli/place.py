@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import click
 
 from server.app.state_directory import StateDirectory, open_state
-from server.cli.saved_logins import SavedLogins
+from server.cli.logins.saved import SavedLogins
 from server.client import FleetClient
 from server.config import read_config
 from server.errors import ClientFileError, NotLoggedInError, NotRunningError

@@ -74,7 +74,7 @@ LISTS = (
     "releases list --json", "releases list", "verdicts list --json", "verdicts list --open", "events --json",
     "events --limit 2 --json", "events --after 1 --limit 2 --json", "refused --json", "commissions --json",
     "places list --json", "users list --json", "tokens list", "rollouts list --json", "rollouts list", "audit export",
-    "audit verify", "audit head", "alerts list --json", "audit list",
+    "audit verify", "audit head", "devices list --retired", "drift explore --json", "alerts list --json", "audit list",
 )  # fmt: skip
 
 

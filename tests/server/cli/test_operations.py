@@ -38,6 +38,8 @@ COMMANDS: Mapping[str, str] = {
     "GET /api/lineage/samples": "lineage samples abc",
     "GET /api/search": "search gate",
     "POST /api/devices/{device}/revoke": "devices revoke cam-x",
+    "POST /api/devices/{device}/retire": "devices retire cam-x",
+    "GET /api/drift/map": "drift explore",
     "POST /api/devices/{device}/remove": "devices remove cam-x",
     "POST /api/devices/{device}/tags": "devices tag cam-1 night",
     "POST /api/devices/{device}/title": "devices rename cam-1 Gate",

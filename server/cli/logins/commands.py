@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from server.cli.frame import JSON, coded, example, path_value, print_rows
+from server.cli.logins.saved import SavedLogins
 from server.cli.place import PLACE, AnyHost, ServerPlace, expect_encrypted
-from server.cli.saved_logins import SavedLogins
 from server.client import MAX_TOKEN_BYTES, FleetClient
 from server.errors import ClientFileError, NotLoggedInError
 

@@ -1,0 +1,1 @@
+"""Servers on other hosts that a user has logged in to: the commands, and what is kept of them."""
