@@ -41,7 +41,7 @@ from scripts.bench.processes import used_s  # noqa: E402 - found through the lin
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
 from server.app.state_directory import ServerPorts, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
-from server.fleet.credentials import hash_password, new_secret  # noqa: E402 - found through the line above
+from server.fleet.identity.credentials import hash_password, new_secret  # noqa: E402 - found through the line above
 from server.store.database import open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
 from server.store.monitoring.windows import WINDOWS  # noqa: E402 - found through the line above

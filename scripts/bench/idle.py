@@ -33,7 +33,7 @@ from server.app.server import ServerApp  # noqa: E402 - found through the line a
 from server.app.state_directory import ServerPorts, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
 from server.clock import system_now_ms  # noqa: E402 - found through the line above
-from server.fleet.credentials import hash_password  # noqa: E402 - found through the line above
+from server.fleet.identity.credentials import hash_password  # noqa: E402 - found through the line above
 from server.registry.blobs import Blobs  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above
 from server.rollout.create import RolloutOptions, window_of  # noqa: E402 - found through the line above

@@ -17,8 +17,8 @@ from scripts.bench.scenarios import Scenario
 from server.drift.config import DriftConfig
 from server.drift.detection.carrying import StreamFacts
 from server.drift.detection.detector_bank import DetectorSettings, Observation
+from server.drift.detection.replays import allowed_ratio, error_bound, exceeds
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot, limit_of
-from server.drift.replays import allowed_ratio, error_bound, exceeds
 from wire.histogram import BINS
 from wire.reference import Context, Reference
 from wire.shadow import ShadowCounts

@@ -25,8 +25,8 @@ from fastapi.routing import APIRoute
 from server.access.roles import Need, Principal, Role, wanted
 from server.access.tokens import Tokens
 from server.errors import ForbiddenError, UnauthorizedError
-from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
+from server.fleet.identity.certificates import Certificates
 from server.people import MAX_NAME, SOMEBODY, Actor, ActorKind
 
 _SHOWN = 100  # characters of an unknown name

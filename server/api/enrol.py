@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth, Caller, anybody
 from server.errors import RootMissingError, ServerError
-from server.fleet.certificates import Certificates
 from server.fleet.enrolment import EnrolledIdentity, Enrolment
 from server.fleet.fleet import Fleet
+from server.fleet.identity.certificates import Certificates
 from wire.enrolment import MAX_REQUEST_BYTES
 
 

@@ -38,10 +38,10 @@ from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
 from server.dashboard.mount import mount
 from server.errors import ServerError, StateDirectoryError
-from server.fleet.certificates import Certificates
-from server.fleet.credentials import hash_password, new_secret
 from server.fleet.enrolment import INGEST_USERS, SERVER_USER, EnrolledIdentity, Enrolment
 from server.fleet.fleet import Fleet
+from server.fleet.identity.certificates import Certificates
+from server.fleet.identity.credentials import hash_password, new_secret
 from server.fleet.liveness import LostDevices
 from server.ingest.ingest import subscriptions
 from server.trust.authority import names_missing

@@ -47,10 +47,10 @@ from server.config import ServerConfig
 from server.drift.departures import Departures
 from server.drift.service import DriftService
 from server.fleet.assignments import Assignments
-from server.fleet.certificates import Certificates
 from server.fleet.chunks import ChunkServer
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Fleet, Outbox
+from server.fleet.identity.certificates import Certificates
 from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
 from server.fleet.mutes import DeviceMutes

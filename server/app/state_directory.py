@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from server.errors import AlreadyRunningError, StateDirectoryError
-from server.fleet.credentials import new_secret
+from server.fleet.identity.credentials import new_secret
 from wire.durable import write_atomically
 
 _PORT_LIMIT = 65_536

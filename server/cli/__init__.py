@@ -69,10 +69,10 @@ from server.errors import (
     ReplayMissingError,
     ServerError,
 )
-from server.fleet.certificates import Certificates
 from server.fleet.device_list import DeviceList
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Device, Fleet, Outbox
+from server.fleet.identity.certificates import Certificates
 from server.fleet.liveness import presence
 from server.fleet.naming import DeviceNaming
 from server.fleet.revocation import Revocations

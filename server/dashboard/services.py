@@ -13,8 +13,8 @@ from server.alerts.picture import EvidencePicture
 from server.app.situation import Situation
 from server.config import ServerConfig
 from server.drift.service import DriftService
-from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
+from server.fleet.identity.certificates import Certificates
 from server.fleet.measurements import Measurements
 from server.fleet.mutes import DeviceMutes
 from server.fleet.revocation import Revocations

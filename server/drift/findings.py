@@ -20,10 +20,10 @@ from server.drift.detection.carrying import BankKey
 from server.drift.detection.evidence import values
 from server.drift.detection.pools import FLEET, PoolName
 from server.drift.detection.reference import Floats
+from server.drift.detection.replays import allowed_ratio, exceeds
 from server.drift.detection.slot_update import FoldState, SlotOutcome, limit_of
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
-from server.drift.replays import allowed_ratio, exceeds
 from server.drift.verdicts import SITE, DeviceView, DriftVerdict, Pools, VerdictKind, conclude, only_site
 from wire.shadow import ShadowCounts
 

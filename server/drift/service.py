@@ -28,13 +28,13 @@ from server.drift.config import DriftConfig
 from server.drift.detection.carrying import BankKey, StreamFacts, restarted
 from server.drift.detection.detector_bank import ROWS, Observation
 from server.drift.detection.reference import Ints, training_profile
+from server.drift.detection.replays import error_bound
 from server.drift.detection.slot_update import FoldState, SlotOutcome, fold_slot, outcome_of
 from server.drift.findings import BankFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
 from server.drift.latest import TOLD_WINDOWS, DriftStates, newest_evidence
 from server.drift.ledger import Verdicts
 from server.drift.places import Places, PlaceState
-from server.drift.replays import error_bound
 from server.drift.rows import counts_of, device_attributes, device_rows, invalid_of, is_whole, pool_rows
 from server.drift.suspects import Suspects, SuspectState
 from server.drift.verdicts import SITE

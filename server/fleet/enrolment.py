@@ -22,8 +22,8 @@ from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
 from server.fleet.anew import begin_anew
-from server.fleet.certificates import Certificates
-from server.fleet.credentials import hash_password, new_secret, verify_password
+from server.fleet.identity.certificates import Certificates
+from server.fleet.identity.credentials import hash_password, new_secret, verify_password
 from server.fleet.revocation import FOR_GOOD
 from server.people import Actor, ActorKind, By
 from server.registry.events import event_row

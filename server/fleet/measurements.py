@@ -24,8 +24,8 @@ from server.errors import (
     UnknownDeviceError,
     UnknownMeasurementError,
 )
-from server.fleet.certificates import Certificates
 from server.fleet.fleet import Fleet
+from server.fleet.identity.certificates import Certificates
 from server.people import By
 from server.registry.blobs import Blobs
 from wire.canonical import canonical_bytes, sha256_hex

@@ -19,7 +19,7 @@ from server.broker.mqtt import BrokerTransport
 from server.broker.process import Broker, free_port
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerMissingError, PortInUseError
-from server.fleet.credentials import hash_password
+from server.fleet.identity.credentials import hash_password
 from wire.transport import Delivered, Incoming, Link, LinkChange, Notice
 
 pytestmark = pytest.mark.broker

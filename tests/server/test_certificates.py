@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from server.config import DeviceCertificatesConfig
 from server.errors import CertificateRefusedError, ConfigError, StateDirectoryError
-from server.fleet.certificates import Certificates
 from server.fleet.enrolment import Enrolment
+from server.fleet.identity.certificates import Certificates
 from server.trust.authority import Authority, host_name, init_authority, load_authority, names_missing
 from tests.server.conftest import EPOCH_MS
 from wire.canonical import sha256_hex

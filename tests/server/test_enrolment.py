@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from server.api.enrol import Address, Reception
 from server.app.services import build_api
 from server.errors import BrokerError, ClaimRefusedError, DeviceExistsError
-from server.fleet.credentials import hash_password, verify_password
+from server.fleet.identity.credentials import hash_password, verify_password
 from wire.errors import NameRefusedError
 
 if TYPE_CHECKING:

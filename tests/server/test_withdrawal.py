@@ -214,6 +214,9 @@ def test_a_command_that_there_is_not_is_named_with_those_that_there_are(args: li
     """Not the help of another one, nor an error about its arguments."""
     done = CliRunner().invoke(main, ["devices", *args])
     assert done.exit_code == 2
-    known = "benchmark, commission, list, logs, mute, remove, rename, retire, revoke, tag, unmute"
+    known = (
+        "benchmark, command, commission, history, list, logs, mute, ran, remove, rename, retire, revoke, show, tag, "
+        "telemetry, unmute, usage"
+    )
     assert f"Expected a command ({known}) or a state directory, got '{args[0]}'" in done.stderr
     assert ("did you mean 'revoke'" in done.stderr) is (args[0] == "revok")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from server.drift.detection.replays import allowed_ratio, binomial_tail, error_bound, exceeds
 from server.drift.places import NewPlace, PlaceState
-from server.drift.replays import allowed_ratio, binomial_tail, error_bound, exceeds
 from server.drift.suspects import SuspectDevice, SuspectState
 from server.store.fleet import update_device
 from tests.server.drift.conftest import NEW, Shelf
