@@ -159,7 +159,7 @@ class Places:
 
     def accepted(self, device: str) -> NewPlace | None:
         """Return the newest place of ``device`` that a person accepted, None if there is none."""
-        return next((one for one in self.all() if one.device == device and one.state is PlaceState.ACCEPTED), None)
+        return next(iter(self.page(device=device, state=PlaceState.ACCEPTED, limit=1).rows), None)
 
     def withdraw(self, device: str, why: str = "", *, now_ms: int, by: By = SOMEBODY) -> NewPlace:
         """Take back that the place of ``device`` was accepted: it is new again with its next window.

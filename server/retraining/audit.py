@@ -193,6 +193,10 @@ class SteadyAudit:
             self._known = (stamp, tuple(found))
         return self._known[1]
 
+    def latest(self) -> tuple[ModelAudit, ...]:
+        """Return the last ``audits``, without looking whether they changed: the retraining service does, again and again."""
+        return self._known[1] if self._known[0] else self.audits()
+
     def harmed(self) -> tuple[str, ...]:
         """Return each release shown to be wrong more often than allowed, and where, as of the last ``audits``."""
         found: dict[str, list[str]] = {}

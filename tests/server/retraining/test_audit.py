@@ -193,6 +193,16 @@ def test_errors_of_a_release_that_was_made_without_labels_are_shown_and_no_harm(
     assert [(group.risk.scenes, group.allowed, group.harmful) for group in found.groups] == [(40, 1.0, False)] * 2
 
 
+def test_the_latest_audits_are_those_of_the_last_look(site: Site) -> None:
+    """A page asks for them often, and does not count samples each time; the first who asks looks."""
+    assert site.audit.latest() == ()
+    serve(site, {"d1": 10, "d2": 10})
+    label(site, [False] * 15 + [True] * 25)
+    assert site.audit.latest() == ()
+    site.service.turn(NOW_MS)
+    assert site.audit.latest() == site.audit.audits() != ()
+
+
 def test_a_client_and_the_command_line_get_the_same(site: Site) -> None:
     """The answer of the server, as a client reads it, and a row of it for each group."""
     serve(site, {"d1": 10, "d2": 10})

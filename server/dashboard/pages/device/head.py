@@ -77,7 +77,7 @@ def _facts(services: Services, device: Device, now_ms: int) -> tuple[tuple[str, 
     left_out = attributes_left_out(attributes, *documents)
     wanted, place = device.desired_release, services.drift.places.of(device.device)
     audited = [
-        group for audit in services.retraining.audit.audits() for group in audit.groups
+        group for audit in services.retraining.audit.latest() for group in audit.groups
         if (group.attribute, group.value) == (DEVICE, device.device)
     ]  # fmt: skip
     commission = services.drift.commissions.of(device.device)
