@@ -194,7 +194,7 @@ class SteadyAudit:
         return self._known[1]
 
     def latest(self) -> tuple[ModelAudit, ...]:
-        """Return the last ``audits``, without looking whether they changed: the retraining service does, again and again."""
+        """Return the last ``audits``, without a look whether they changed, which retraining takes."""
         return self._known[1] if self._known[0] else self.audits()
 
     def harmed(self) -> tuple[str, ...]:
