@@ -33,14 +33,19 @@ from edge_agent.device.lock import holder
 from edge_agent.errors import EnrolmentError, IdentityError
 from edge_agent.exits import EXIT_FAULT, EXIT_UNUSABLE, STOPS, coded, end_at_once_when_stopped
 from edge_agent.logs import log_to_stderr
+from edge_agent.software.installed import installed_software
+from edge_agent.software.running import with_releases
 from edge_agent.sources import placed
+from edge_agent.updater.storage.slots import Slots
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, to_document
+from wire.cyclonedx import cyclonedx_document
 from wire.errors import InstallationError, PathError
 from wire.installation import check_alone
 from wire.messages import Reported
 from wire.paths import typed_path, without_tilde
+from wire.software import software_bytes, software_digest
 
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
 _HEALTH_EXITS = {
@@ -234,12 +239,41 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     with coded(state):
         config = AgentConfig() if config_path is None else read_config(config_path)
         config = replace(config, source=placed(config.source, state))
-    checked = canonical_bytes({"config": document_of(config), "runtimes": list(hardware.runtimes())})
+    installed = json.loads(software_bytes(installed_software()))
+    checked = canonical_bytes(
+        {"config": document_of(config), "runtimes": list(hardware.runtimes()), "software": installed}
+    )
     handed = os.memfd_create("checked", 0)  # stays open over exec; other users may read a command line
     os.write(handed, checked)
     asked = json.dumps({"state": str(state), "verbose": verbose, "checked": handed})
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # stays over exec; the control process takes it once it can end
     os.execv(sys.executable, [sys.executable, "-P", "-m", "edge_agent.control", asked])  # noqa: S606 - no shell
+
+
+@main.command(
+    help="Print the software of this device: the agent, Python, its packages, the runtimes, the system, and the models"
+    " in the slots.\n\nA line a component: kind, name, version, SHA-256 of a model's bundle. The agent reports the"
+    " digest of the list to the server, and sends the list if the server asks.",
+    epilog=_example("edge-agent software --state agent", "edge-agent software --state agent --json > device.cdx.json"),
+)
+@_STATE
+@click.option("--json", "as_json", is_flag=True, help="A CycloneDX 1.6 document.")
+def software(state: Path, *, as_json: bool) -> None:
+    """Print the list."""
+    with coded(state):
+        check_folder(state)
+        slots = Slots(state, RealDisk())
+        kept = [(one.release, one.sha256) for one in (slots.current(), slots.previous()) if one is not None]
+        found = with_releases(installed_software(), kept)
+        if as_json:
+            print(json.dumps(cyclonedx_document(found), indent=1, ensure_ascii=False))
+            return
+        print("kind\tname\tversion\tsha256")
+        for one in found.components:
+            print(f"{one.kind}\t{one.name}\t{one.version}\t{one.sha256}")
+        if found.left_out:
+            print(f"{found.left_out} more are left out: names that are none, or too many", file=sys.stderr)
+        print(f"digest {software_digest(found)}", file=sys.stderr)
 
 
 @main.command(

@@ -37,10 +37,11 @@ from wire.errors import MessageError
 
 __all__ = [
     "AlertActInfo", "AlertDeliveryInfo", "AlertInfo", "AlertRouteInfo",
-    "AuditInfo", "ClaimChangeInfo", "CommandInfo", "CommissionInfo", "Concern", "DeviceInfo", "EventInfo",
+    "AuditInfo", "ClaimChangeInfo", "CommandInfo", "CommissionInfo", "ComponentInfo", "ComponentRunnerInfo", "Concern",
+    "DeviceInfo", "EventInfo",
     "FleetClient", "FleetStatus", "GivenSampleInfo", "GroupRiskInfo", "LabelChangeInfo", "LineageActInfo",
     "LineageEdgeInfo", "LineageInfo", "LineageNodeInfo", "PatchInfo", "PlaceInfo", "ReleaseInfo", "ReleaseRunInfo",
-    "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "VerdictInfo",
+    "RiskInfo", "RolloutDevice", "RolloutGroup", "RolloutInfo", "SampleInfo", "SoftwareRunInfo", "VerdictInfo",
 ]  # fmt: skip
 
 
@@ -570,6 +571,43 @@ class LineageInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentInfo:
+    """A component of software that ``devices`` devices run now."""
+
+    kind: str = ""
+    name: str = ""
+    version: str = ""
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentRunnerInfo:
+    """A device that runs a component now; ``from_ms``: since when it runs its whole list, whose digest is ``list``."""
+
+    device: str = ""
+    site: str = ""
+    state: str = ""
+    last_seen_ms: int = 0
+    from_ms: int = 0
+    kind: str = ""
+    name: str = ""
+    version: str = ""
+    sha256: str = ""
+    list: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftwareRunInfo:
+    """A time at which a device ran a list of software; ``until_ms``: 0 for what it reported last."""
+
+    device: str = ""
+    list: str = ""
+    from_ms: int = 0
+    until_ms: int = 0
+    received_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRunInfo:
     """A time at which a device ran a release, by its reports; ``until_ms`` is 0 if it reported nothing else since.
 
@@ -713,6 +751,26 @@ class _AlertRoutes:
 class _Events:
     events: tuple[EventInfo, ...] = ()
     last_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Components:
+    components: tuple[ComponentInfo, ...] = ()
+    next: str | None = None
+    unreported: int = 0
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _ComponentRunners:
+    runners: tuple[ComponentRunnerInfo, ...] = ()
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _SoftwareRuns:
+    runs: tuple[SoftwareRunInfo, ...] = ()
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -1046,6 +1104,35 @@ class FleetClient:
         """Yield the samples that a training job was given, with their labels then and now."""
         for page in self._pages(_GivenSamples, "/api/lineage/samples", {"limit": str(_PAGE), "job": job}):
             yield from page.samples
+
+    def software(self, *, search: str = "", kind: str = "") -> Iterator[ComponentInfo]:
+        """Yield what devices run now, with how many do; ``search``: words in the name, ``kind``: "" for any."""
+        query = {"limit": str(_PAGE), "search": search, "kind": kind}
+        for page in self._pages(_Components, "/api/software", {key: value for key, value in query.items() if value}):
+            yield from page.components
+
+    def software_devices(self, name: str, *, version: str = "", kind: str = "") -> Iterator[ComponentRunnerInfo]:
+        """Yield the devices that run ``name`` now; ``version``: one, or its beginning and ``.*``, "" for any."""
+        query = {"limit": str(_PAGE), "name": name, "version": version, "kind": kind}
+        query = {key: value for key, value in query.items() if value}
+        for page in self._pages(_ComponentRunners, "/api/software/devices", query):
+            yield from page.runners
+
+    def software_unknown(self) -> tuple[int, int]:
+        """Return how many devices report no list of software, and how many one that the server does not have yet."""
+        found = self._get(_Components, "/api/software", {"limit": "1"})
+        return found.unreported, found.missing
+
+    def software_of(self, device: str, *, at_ms: int | None = None) -> Mapping[str, Json]:
+        """Return what ``device`` ran at a time (UTC ms), by default now, as a CycloneDX document."""
+        query = {} if at_ms is None else {"at": str(at_ms)}
+        return self._document(self._ask("GET", f"/api/devices/{quote(device, safe='')}/software", query=query))
+
+    def software_runs(self, device: str) -> Iterator[SoftwareRunInfo]:
+        """Yield what ``device`` ran when, the newest first."""
+        path = f"/api/devices/{quote(device, safe='')}/software/runs"
+        for page in self._pages(_SoftwareRuns, path, {"limit": str(_PAGE)}):
+            yield from page.runs
 
     def places(self) -> tuple[PlaceInfo, ...]:
         """Return the devices at places that training does not know, the newest verdict first."""

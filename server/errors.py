@@ -41,6 +41,7 @@ ServerError
 ├── CertificateRefusedError   a request for a certificate that can't be signed, or a server that needs one
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
+├── UnknownSoftwareError      what a device ran then is not known
 ├── TagsRefusedError          a device can't have these tags, or this name
 ├── MuteRefusedError          a device can't be muted so
 ├── DeviceEndedError          a device that was revoked or removed
@@ -376,6 +377,13 @@ class MuteRefusedError(ServerError):
 
     code = "mute_refused"
     status = 422
+
+
+class UnknownSoftwareError(ServerError):
+    """It is not known what software a device ran at that time: it reported none, or its list is not here yet."""
+
+    code = "unknown_software"
+    status = 404
 
 
 class TagsRefusedError(ServerError):

@@ -16,6 +16,7 @@ from enum import StrEnum
 from wire.codec import OMIT_DEFAULT, Json
 from wire.errors import MessageError
 from wire.shadow import ShadowCounts, ShadowOrder
+from wire.software import InstalledSoftware
 
 MEASURE_VERB = "measure"
 MAX_ENVELOPE_BYTES = 16 * 1024  # of the signed order in a command to measure (``wire.measurement``)
@@ -189,6 +190,8 @@ class Reported:
 
     ``clock_error_ms``: how far the device's own clock is ahead of the server's time (behind: below 0), while it is so
     wrong that the device does not use it: then the times in its messages are right. 0: it uses its own clock.
+
+    ``software``: which list of software it runs; None: an older agent.
     """
 
     gen: int = 0
@@ -205,6 +208,7 @@ class Reported:
     reason: str = field(default="", metadata=OMIT_DEFAULT)
     clock_error_ms: int = field(default=0, metadata=OMIT_DEFAULT)
     unread: UnreadInputs | None = field(default=None, metadata=OMIT_DEFAULT)
+    software: InstalledSoftware | None = field(default=None, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -370,7 +374,7 @@ class Command:
     Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``, ``lane``; or, with
     ``ratio``, the probability of each input, ``at_most`` in place of ``count``), ``measure`` (``order``: a DSSE
     envelope, see ``wire.measurement``), ``selftest``, ``benchmark`` (answered by ``BenchmarkAnswer``), ``logs``
-    (``LogsRequest``, answered by ``LogsAnswer``).
+    (``LogsRequest``, answered by ``LogsAnswer``), ``software`` (``sha256``, answered by ``SoftwareAnswer``).
     """
 
     id: str = ""

@@ -43,6 +43,7 @@ from edge_agent.measuring.coordinator import (
     NoMeasurer,
     refusal,
 )
+from edge_agent.software.running import RunningSoftware
 from edge_agent.telemetry.byte_meter import ByteMeter
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.spool import Spool
@@ -74,6 +75,7 @@ from wire.messages import (
     Watermark,
 )
 from wire.shadow import ShadowCounts
+from wire.software import SoftwareList
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
@@ -154,6 +156,7 @@ class Agent:
             request_desired=self._request_desired,
         )
         self._disk_trouble, self._unwritten = "", False
+        self._software = RunningSoftware(state=state, disk=parts.disk, base=parts.software)
         self._refused = ""  # why the broker refused this device, until it accepts it
         self._in_doubt = False  # that the release answers nothing was told
         self._unreached = ""  # why there is no connection to it, until there is one
@@ -166,6 +169,7 @@ class Agent:
             disk=lambda: self._disk_trouble,
             clock_error_ms=lambda: self._watch.error_ms,
             unread=lambda: self._child_inbox.unread.current,
+            software=self._software.installed,
         )
         self._measuring = MeasurementCoordinator(
             state=state,
@@ -193,6 +197,7 @@ class Agent:
             server_time=self._server_time,
             drift=self._hear_of_drift,
             chunk=parts.chunks.receive,
+            software=self._software.answer,
         )
         self._child_inbox = ChildInbox(
             telemetry=self.telemetry,
@@ -769,3 +774,4 @@ class AgentParts:
     renewal: Renewal | None = None
     benchmarker: Prober = field(default_factory=MemoryProber)
     meter: ByteMeter = field(default_factory=ByteMeter)
+    software: SoftwareList | None = None

@@ -34,6 +34,7 @@ from edge_agent.updater.updater import UpdatePorts
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.settings import given_of
+from wire.software import SoftwareList
 from wire.stick import METADATA
 from wire.transport import Transport
 
@@ -47,10 +48,12 @@ def build_agent(
     *,
     runtimes: tuple[str, ...],
     transport: Transport | None = None,
+    software: SoftwareList | None = None,
 ) -> Agent:
     """Return an agent with real children, disk and clock, and with MQTT unless another ``transport`` is given.
 
     ``config``: with a source that is ``placed``. ``runtimes``: those that are installed (``hardware.runtimes``).
+    ``software``: what is installed (``software.installed``); None: it isn't reported.
 
     Raises:
         CertificateError: If the device has a certificate, and it or its key can't be read.
@@ -96,6 +99,7 @@ def build_agent(
             config.update.probe_deadline_s, config.child.max_memory_bytes, least_s=BENCHMARK_S, gently=True
         ),
         meter=meter,
+        software=software,
     )
     return Agent(identity, config, state, boot, parts)
 

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from edge_agent.config import SampleConfig
@@ -36,6 +37,7 @@ from wire.messages import (
     Response,
     Watermark,
 )
+from wire.software import SOFTWARE_VERB
 from wire.topics import CHUNK_DATA, Kind, Topic, parse_topic
 from wire.transport import Incoming
 
@@ -209,6 +211,7 @@ class Inbox:
     chunk: Callable[[bytes], None]
     server_time: Callable[[int], None] = lambda _server_ms: None
     drift: Callable[[DriftState | None], None] = lambda _state: None
+    software: Callable[[Command], Response] | None = None
     _ledger: CommandState | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
     _told: int = 0
@@ -261,6 +264,8 @@ class Inbox:
             "logs": lambda: self._logs(command),
             "selftest": lambda: Response(id=command.id, ok=True, data=to_document(self.reporter.reported(now_ms))),
         }
+        if self.software is not None:
+            verbs[SOFTWARE_VERB] = partial(self.software, command)
         if verb in verbs:
             response = verbs[verb]()
         else:

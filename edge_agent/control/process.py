@@ -17,6 +17,8 @@ from edge_agent.device.identity import read_identity
 from edge_agent.device.lock import AgentLock
 from edge_agent.exits import STOPS, coded
 from edge_agent.logs import log_to_ring, log_to_stderr
+from wire.canonical import canonical_bytes
+from wire.software import parse_software
 
 
 class _until_signal:  # noqa: N801 - reads as the condition it is
@@ -49,5 +51,6 @@ def main() -> None:
         identity = read_identity(state)
         lock = AgentLock(state)
         log_to_ring(state, [identity.password])
-        run(build_agent(identity, config, state, runtimes=tuple(checked["runtimes"])), stopped)
+        software = parse_software(canonical_bytes(checked["software"]))
+        run(build_agent(identity, config, state, runtimes=tuple(checked["runtimes"]), software=software), stopped)
         lock.release()

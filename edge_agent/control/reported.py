@@ -18,6 +18,7 @@ from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from wire.codec import Json, to_document
 from wire.messages import ANSWERS_NOTHING, DeviceState, InstalledRelease, Reported, UnreadInputs, UpdatePhase
+from wire.software import InstalledSoftware
 
 EVERY_MS = 60_000
 KEPT_KINDS = 64
@@ -52,7 +53,8 @@ _BUSY = frozenset(
 class Reporter:
     """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or "".
 
-    ``clock_error_ms``: of the device's own clock, and ``unread``: see ``Reported``.
+    ``clock_error_ms``: of the device's own clock, and ``unread``: see ``Reported``. ``software`` takes the releases in
+    the slots and the time.
     """
 
     base: Reported
@@ -63,13 +65,17 @@ class Reporter:
     disk: Callable[[], str] = lambda: ""
     clock_error_ms: Callable[[], int] = lambda: 0
     unread: Callable[[], UnreadInputs | None] = lambda: None
+    software: Callable[[tuple[SlotRelease, ...], int], InstalledSoftware | None] = lambda _releases, _now_ms: None
 
     def reported(self, now_ms: int) -> Reported:
         """Return the full document."""
+        current, previous = self.slots.current(), self.slots.previous()
+        kept = tuple(one for one in (current, previous) if one is not None)
         return replace(
-            self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
-            previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
+            self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(current),
+            previous=_installed(previous), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
             reason=self.reason(), clock_error_ms=self.clock_error_ms(), unread=self.unread(),
+            software=self.software(kept, now_ms),
         )  # fmt: skip
 
     def state(self) -> DeviceState:

@@ -39,6 +39,7 @@ from server.store.monitoring.usage import delete_device_days_before
 from server.store.places import delete_places_before
 from server.store.retraining import delete_expired_before
 from server.store.rollouts import delete_paused_before
+from server.store.software.runs import delete_components_before, delete_lists_before, delete_runs_before
 from server.store.suspects import delete_suspects_before
 
 _EVERY_MS = 3_600_000
@@ -146,6 +147,11 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Stays("labelled images are training data; those that wait for a label expire by [retraining] max_waiting"),
     ],
     "slot_shares": [Deleted(delete_shares_before, "of slots before on which no path of an alarm runs")],
+    "software_components": [Deleted(delete_components_before, "of lists that are gone")],
+    "software_lists": [Deleted(delete_lists_before, "first reported before, if no run of one is kept")],
+    "software_runs": [
+        Deleted(delete_runs_before, "that ended before: which software a device ran when", Span.GOVERNANCE)
+    ],
     "suspects": [Deleted(delete_suspects_before, "of verdicts that are gone, unless they decide something")],
     "tokens": [Stays("a few a program: the log of acts names them by their id, also revoked ones")],
     "users": [Stays("one row a person, also disabled ones: a name is never given to another person")],

@@ -81,6 +81,9 @@ from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
 from server.search import api as search_api
 from server.search.find import Search
+from server.software import api as software_api
+from server.software.asking import SoftwareAsking
+from server.software.ledger import SoftwareLedger
 from server.store.database import Database, open_database
 from server.telemetry.drift_map import DriftExplorer
 from server.telemetry.histograms import WindowHistograms
@@ -124,6 +127,7 @@ class ServerParts:
     fleet: Fleet
     lineage: Lineage
     origins: LineageAnswers
+    software: SoftwareLedger
     windows: Windows
     spans: WindowSpans
     blobs: Blobs
@@ -292,6 +296,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         fleet=fleet,
         lineage=Lineage(database),
         origins=LineageAnswers(database, versions),
+        software=SoftwareLedger(database),
         windows=windows,
         spans=spans,
         drift=drift,
@@ -342,6 +347,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
             Liveness(fleet=fleet, events=events, config=config.fleet),
             mutes,
             Departures(verdicts=drift.verdicts, fleet=fleet),
+            SoftwareAsking(database=database, fleet=fleet, events=events),
             Housekeeping(
                 database=database,
                 retention_days=config.ingest.retention_days,
@@ -444,6 +450,7 @@ def build_api(parts: ServerParts, reception: enrol_api.Reception) -> FastAPI:
         evidence_api.commissions_router(auth, parts.drift.commissions, parts.clock),
         alerts_api.router(auth, parts.alerts, parts.picture),
         lineage_api.router(auth, parts.origins, parts.clock),
+        software_api.router(auth, parts.software, parts.clock),
         accounts_api.me_router(auth),
         accounts_api.users_router(auth, parts.users),
         accounts_api.tokens_router(auth, parts.tokens),

@@ -52,6 +52,7 @@ from server.cli.people import record_commands, tokens, users
 from server.cli.place import PLACE as _PLACE
 from server.cli.place import AnyHost, ServerPlace
 from server.cli.questions.lineage import lineage
+from server.cli.questions.software import software
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.drift.alarms.records import Alarms
@@ -1029,6 +1030,7 @@ devices.add_command(unmute)
 main.add_command(alerts)
 main.add_command(lineage)
 main.add_command(drift)
+main.add_command(software)
 main.add_command(users)
 main.add_command(tokens)
 record_commands(audit)

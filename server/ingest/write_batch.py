@@ -28,6 +28,7 @@ from server.ingest.watermarks import StreamProgress, from_text, to_text
 from server.ingest.windows import fold
 from server.registry.events import Origin, event_row
 from server.registry.lineage import note_model, note_transition
+from server.software.ledger import note_software
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store.monitoring import ingest as store
@@ -252,6 +253,9 @@ class WriteBatch:
         at_ms = self._time(device).of(message.at_ms)
         note_model(self.connection, device, older, message, self.now_ms)
         note_transition(self.connection, device, older, replace(message, at_ms=at_ms), self.now_ms)
+        since_ms = message.software.since_ms if message.software is not None else 0
+        from_ms = self._time(device).of(since_ms) if since_ms else at_ms
+        note_software(self.connection, device, older, message, from_ms, self.now_ms)
         self._devices.note_reported(device, message)
 
     def _note_clock(self, device: str, at_ms: int) -> None:

@@ -13,6 +13,7 @@ from wire.canonical import canonical_bytes
 from wire.codec import decode, encode
 from wire.drift_report import MAX_REPORT_BYTES, MAX_STREAMS
 from wire.messages import MAX_ENVELOPE_BYTES
+from wire.software import SoftwareAnswer
 from wire.topics import WITH_LEAF, Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
@@ -22,11 +23,11 @@ TYPES = {
     for module in (messages, manifest, tuf_target, measurement)
     for name, cls in vars(module).items()
     if dataclasses.is_dataclass(cls)
-}
+} | {"SoftwareAnswer": SoftwareAnswer}
 PARTS = {
     "InstalledRelease", "ShadowCounts", "ShadowOrder",
     "ShadowPair", "MaintenanceWindow", "UnreadInputs", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing",
-    "Budgets", "Delta", "SignedStatement",
+    "Budgets", "Delta", "SignedStatement", "InstalledSoftware",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ GIVEN_COLUMNS = ("sample", "device", "lane", "label", "label_by", "label_now", "
 _GRAPH = click.option("--json", "as_json", is_flag=True, help="The whole graph as a JSON object instead of a table.")
 
 
-def _time(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+def time_value(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """Return a time in UTC ms: a number, or a date and time, UTC where it names no zone."""
     if value is None:
         return None
@@ -68,7 +68,7 @@ def release(place: ServerPlace, name: str, *, as_json: bool) -> None:
 )
 @PLACE
 @click.argument("name", metavar="DEVICE")
-@click.option("--at", "at_ms", callback=_time, help="When: UTC ms, or a time such as 2026-11-28T14:00 (UTC). [now]")
+@click.option("--at", "at_ms", callback=time_value, help="When: UTC ms, or a time as 2026-11-28T14:00 (UTC). [now]")
 @_GRAPH
 @coded
 def device(place: ServerPlace, name: str, at_ms: int | None, *, as_json: bool) -> None:

@@ -35,6 +35,8 @@ TABLE: Mapping[Need, str] = {
         GET /api/evidence,
         GET /api/jobs, GET /api/labels/export, GET /api/labels/review,
         GET /api/lineage, GET /api/lineage/devices, GET /api/lineage/samples,
+        GET /api/software, GET /api/software/devices, GET /api/devices/{device}/software,
+        GET /api/devices/{device}/software/runs,
         GET /api/overall, GET /api/overall/{signal}, GET /api/places, GET /api/pools,
         GET /api/releases/{name},
         GET /api/retraining, GET /api/rollouts,

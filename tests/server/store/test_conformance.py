@@ -37,10 +37,11 @@ from server.store import (
 from server.store.database import Database, open_database
 from server.store.labels import answers
 from server.store.monitoring import alarms, alerts, checkpoints, evidence, ingest, spans, usage, windows
+from server.store.software import runs
 
 DOMAINS: tuple[ModuleType, ...] = (
     alarms, alerts, answers, certificates, checkpoints, commissions, events, evidence, fleet, heartbeat, ingest, places,
-    registry, retraining, rollouts, spans, suspects, usage, windows,
+    registry, retraining, rollouts, runs, spans, suspects, usage, windows,
 )  # fmt: skip
 DEVICES = ("cam-10", "cam2", "Cam-3", "cam_4")
 LATE_MS = 1_800_000_000_000  # beyond 32 bits
@@ -535,6 +536,27 @@ def alarmed(said: Protocol) -> None:
     said.ask(alarms.paths_of, 1)
 
 
+def software(said: Protocol) -> None:
+    """Lists of software, and when devices ran them."""
+    for device, digest, from_ms in (
+        ("cam2", "a", 5), ("cam-10", "a", LATE_MS), ("cam2", "b", 3), ("cam2", "a", 9), ("cam-10", "", 4),
+        ("cam_4", "c", 5), ("Cam-3", "d", 5), ("Cam-3", "", LATE_MS),
+    ):  # fmt: skip
+        said.ask(runs.begin_run, device, digest, from_ms, 7)
+    said.ask(runs.missing_lists, 9)
+    said.ask(runs.connected_runners, "a", ["ready", "x"], 9)
+    one = {"kind": "package", "key": "a-b", "name": "A_b", "version": "1", "sha256": ""}
+    values = {"packed": b"\x00\xff", "left_out": 2, "stored_ms": LATE_MS}
+    for digest in ("a", "a", "nobody", "d"):
+        said.ask(runs.store_list, digest, values, [one, {**one, "name": "Ä"}])
+    said.ask(runs.store_list, "c", values, [])
+    for digest in ("a", "nobody"):
+        said.ask(runs.one_list, digest)
+    for at_ms in (4, 5, 6, 9, LATE_MS):
+        said.ask(runs.run_at, "cam2", at_ms)
+    said.ask(runs.run_at, "cam-10", LATE_MS + 1)
+
+
 def ending(said: Protocol) -> None:
     """Retention of every table."""
     for name, rules in RULES.items():
@@ -546,7 +568,7 @@ def ending(said: Protocol) -> None:
                     said.called.add(events.delete_events_before)
 
 
-PARTS = (people, messages, judgements, accepted, releases, learning, spanned, warned, alarmed, ending)
+PARTS = (people, messages, judgements, accepted, releases, learning, spanned, warned, alarmed, software, ending)
 
 
 @pytest.fixture

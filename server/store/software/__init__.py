@@ -1,0 +1,1 @@
+"""What software devices run: distinct lists, their components, and which device ran which list when."""
