@@ -66,6 +66,7 @@ class RowProblem:
 
 Read = tuple[list[FileRow], list[RowProblem]]
 _Label = tuple[str, tuple[tuple[str, str], ...]]
+_CHOICES, _NUMBER = "choices", "number"  # types of a result, as Label Studio names them
 _NONE: _Label = ("", ())
 
 
@@ -258,13 +259,13 @@ def _label_in(results: Sequence[Any]) -> _Label:
         raise LabelFileError("Expected a list of results, got something else")
     kinds = {str(one.get("type")) for one in results}
     values = [one["value"] if isinstance(one.get("value"), dict) else {} for one in results]
-    if kinds == {"choices"} and len(results) == 1:
+    if kinds == {_CHOICES} and len(results) == 1:
         chosen = values[0].get("choices")
         if isinstance(chosen, list) and len(chosen) == 1:
             return str(chosen[0]).strip(), ()
         message = f"Expected one choice, got {str(chosen)[:60]}"
         raise LabelFileError(message)
-    if kinds == {"number"}:
+    if kinds == {_NUMBER}:
         numbers = tuple(
             (str(one.get("from_name")), str(value.get("number"))) for one, value in zip(results, values, strict=True)
         )
