@@ -43,6 +43,7 @@ ServerError
 ├── UnknownDeviceError        no such device
 ├── UnknownSoftwareError      what a device ran then is not known
 ├── TagsRefusedError          a device can't have these tags, or this name
+├── TextRefusedError          a reason or note with a character that does not print
 ├── MuteRefusedError          a device can't be muted so
 ├── DeviceEndedError          a device that was revoked or removed
 ├── UnknownReleaseError       no such release
@@ -370,6 +371,13 @@ class UnknownDeviceError(ServerError):
 
     code = "unknown_device"
     status = 404
+
+
+class TextRefusedError(ServerError):
+    """A reason or note of a person has a character that does not print."""
+
+    code = "text_refused"
+    status = 422
 
 
 class MuteRefusedError(ServerError):

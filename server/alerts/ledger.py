@@ -30,7 +30,7 @@ from server.alerts.notices import document_of, routes_for
 from server.alerts.rules import AlertStep, settle
 from server.clock import Clock, system_now_ms
 from server.errors import AlertRefusedError, UnknownAlertError
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.store.database import Database
 from server.store.lists.paging import Page
@@ -281,7 +281,7 @@ class Alerts:
         self, alert: int, act: str, changes: Mapping[str, object], by: By, note: str, *,
         resolved_too: bool = False, notice: NoticeEvent | None = None,
     ) -> Alert:  # fmt: skip
-        text, who, sent = shortened(note.strip(), MAX_WHY), actor_of(by).name[:MAX_NAME], False
+        text, who, sent = said_text(note.strip(), "a note", MAX_WHY), actor_of(by).name[:MAX_NAME], False
         for _ in range(_TRIES):
             with self._lock:
                 known, now_ms = self.get(alert), self.clock()

@@ -375,12 +375,17 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
         return _shown(rollouts, rollouts.pause(rollout, text=text, by=by))
 
     @routes.get("/api/rollouts/{rollout}/foresight")
-    def foresight(
-        rollout: str, act: Literal["approve", "pause", "resume", "skip", "abort"], how: How = How.RETRY, group: str = ""
-    ) -> ForesightBody:
-        """Return the immediate effects of an act, without performing it."""
-        seen = rollouts.foresee(rollout, act, how=how, group=group)
-        return ForesightBody.of(seen)
+    def foresight(  # noqa: PLR0913 - one argument a parameter of the query
+        rollout: str, act: Literal["approve", "pause", "resume", "skip", "abort"], caller: Caller, http: Request,
+        how: How = How.RETRY, group: str = "", *, acting: bool = False,
+    ) -> ForesightBody:  # fmt: skip
+        """Return the immediate effects of an act, without performing it.
+
+        With ``acting`` it is refused as the act of the caller would be, so that nobody is asked who may not.
+        """
+        if acting:
+            (auth.operator if act in {"pause", "abort"} else auth.approve)(http)
+        return ForesightBody.of(rollouts.foresee(rollout, act, how=how, group=group, by=caller if acting else None))
 
     @routes.post("/api/rollouts/{rollout}/resume", dependencies=[Depends(auth.approve)])
     def resume(rollout: str, caller: Caller, request: ResumeRequest | None = None) -> RolloutBody:

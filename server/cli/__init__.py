@@ -1407,7 +1407,9 @@ def _steer(  # noqa: PLR0913 - what all acts share
 ) -> None:  # fmt: skip
     """Send an act on a rollout to the running server, after printing its immediate effects."""
     path = f"/api/rollouts/{quote(rollout, safe='')}"
-    query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
+    query = {"act": act, "acting": "true"} | {
+        key: str(value) for key, value in wanted.items() if key in {"how", "group"}
+    }
     with place.client() as server:
         seen = server.request("GET", f"{path}/foresight", query=query)
         click.echo(str(seen["text"]), err=as_json)

@@ -23,7 +23,7 @@ from server.drift.rows import device_attributes
 from server.drift.verdicts import VerdictKind
 from server.errors import CommissionRefusedError
 from server.fleet.fleet import Device, Fleet
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text
 from server.people import MAX_NAME, MAX_WHY, By, actor_of
 from server.registry.events import event_row
 from server.store import commissions as store
@@ -155,7 +155,7 @@ class Commissions:
         made = [
             Commission(
                 device=device.device, from_ms=from_ms, decided_ms=now_ms, decided_by=name[:MAX_NAME],
-                why=shortened(why, MAX_WHY), attribute=attribute, value=value,
+                why=said_text(why, "a reason", MAX_WHY), attribute=attribute, value=value,
             )
             for device in devices
         ]  # fmt: skip

@@ -19,7 +19,7 @@ from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.health import SILENT
 from server.drift.verdicts import GROUPS, Attributes, DriftVerdict, VerdictKind, action
 from server.errors import UnknownVerdictError, VerdictKeptError
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import EventLog, event_row
 from server.store.database import Database
@@ -200,7 +200,7 @@ class Verdicts:
         if known.kind is not VerdictKind.RELEASE_REGRESSION or known.closed_ms:
             state = "is over" if known.closed_ms else f"is a {known.kind.value}"
             raise VerdictKeptError(f"Expected an open release_regression, got verdict {verdict}, which {state}")
-        why, who = shortened(why.strip(), MAX_WHY), actor_of(by).name[:MAX_NAME]
+        why, who = said_text(why.strip(), "a reason", MAX_WHY), actor_of(by).name[:MAX_NAME]
         if not why:
             raise VerdictKeptError(f"Expected the reason why verdict {verdict} holds no rollout, got none")
         text = f"Verdict {verdict} on {known.release} was dismissed by {who}: {why}; it holds no rollout any more"

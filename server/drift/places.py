@@ -17,7 +17,7 @@ from server.access.audit_log import record_act
 from server.drift.ledger import AskedDevice, StoredVerdict, Verdicts
 from server.drift.verdicts import VerdictKind
 from server.errors import NoNewPlaceError, UnknownDeviceError
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.store import places as store
@@ -148,7 +148,7 @@ class Places:
             raise NoNewPlaceError(message)
         place = replace(
             places[found[-1].id], state=PlaceState.ACCEPTED, decided_ms=now_ms, decided_by=actor_of(by).name[:MAX_NAME],
-            why=shortened(why, MAX_WHY),
+            why=said_text(why, "a reason", MAX_WHY),
         )  # fmt: skip
         text = f"{device}: its place was accepted by {place.decided_by}" + (f": {place.why}" if place.why else "")
         with self.verdicts.database.begin() as connection:
@@ -175,7 +175,7 @@ class Places:
             self._expect_device(device)
             message = f"Expected a device whose place a person accepted, got {device[:63]!r}: see the list of places"
             raise NoNewPlaceError(message)
-        who, why = actor_of(by).name[:MAX_NAME], shortened(why, MAX_WHY)
+        who, why = actor_of(by).name[:MAX_NAME], said_text(why, "a reason", MAX_WHY)
         alike = [
             one for one in self.all()
             if (one.device, one.site, one.model, one.state) == (device, newest.site, newest.model, newest.state)

@@ -13,7 +13,7 @@ from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import TagsRefusedError
 from server.fleet.fleet import Device, Fleet, tags_text
-from server.ingest.faults import printable
+from server.ingest.faults import check_printable
 from server.people import SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.store import fleet as store
@@ -65,12 +65,12 @@ class DeviceNaming:
         Raises:
             UnknownDeviceError: If there is none of that id.
             DeviceEndedError: If it was revoked or removed.
-            TagsRefusedError: If the name is too long, or has characters that are not printable.
+            TagsRefusedError: If the name is too long, or has characters that are not printable; blanks are made one.
         """
-        known, title = self.fleet.active_device(device), " ".join(title.split())
-        if len(title) > MAX_TITLE or title != printable(title):
-            message = f"Expected a name of at most {MAX_TITLE} printable characters, got {title[:60]!r} ({len(title)})"
-            raise TagsRefusedError(message)
+        known, title = self.fleet.active_device(device), title.strip(" ")
+        while "  " in title:
+            title = title.replace("  ", " ")
+        check_printable(title, "a name", MAX_TITLE, TagsRefusedError)
         if title != known.title:
             text = f"{device} was named {title!r} by {by}" if title else f"The name of {device} was taken off by {by}"
             self._note(known, "renamed", text, {"title": title}, {"title": title}, by)

@@ -27,7 +27,7 @@ from server.clock import Clock
 from server.errors import DeviceEndedError
 from server.fleet.fleet import Device, Fleet, Outbox, reported_gen
 from server.fleet.mutes import NOT_MUTED
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text
 from server.people import MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.store import fleet as store
@@ -103,7 +103,7 @@ class Revocations:
         return self._end(known, REMOVED, {"desired": None, "tags": "", "title": ""}, why=why, by=by)
 
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: By) -> Device:
-        now_ms, why = self.clock(), shortened(why, MAX_WHY)
+        now_ms, why = self.clock(), said_text(why, "a reason", MAX_WHY)
         gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **NOT_MUTED, **changes}
         # the generation is kept, so that a device that comes back accepts its next assignment
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))

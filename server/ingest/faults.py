@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass, field
 
-from server.errors import ServerError
+from server.errors import ServerError, TextRefusedError
 from server.registry.events import event_row
 from wire.codec import Json
 from wire.messages import Severity
@@ -102,6 +102,22 @@ def check_printable(text: str, what: str, limit: int, refused: type[ServerError]
     """
     if len(text) > limit:
         raise refused(f"Expected {what} of at most {limit} characters, got {len(text)}: shorten it")
+    _refuse_unprintable(text, what, refused)
+
+
+def said_text(text: str, what: str, limit: int) -> str:
+    """Return ``text``, which a person wrote as ``what`` ("a reason"), of at most ``limit`` characters.
+
+    Line ends and tabs may be in it. A text that is too long ends with its full length, as ``shortened`` does it.
+
+    Raises:
+        TextRefusedError: If it has another character that does not print, such as an escape; or a lone surrogate.
+    """
+    _refuse_unprintable(text.replace("\n", " ").replace("\r", " ").replace("\t", " "), what, TextRefusedError)
+    return shortened(text.replace("\r\n", "\n").replace("\r", "\n"), limit)
+
+
+def _refuse_unprintable(text: str, what: str, refused: type[ServerError]) -> None:
     place = next((i for i, character in enumerate(text) if not character.isprintable()), None)
     if place is not None:
         said = f"U+{ord(text[place]):04X} as character {place + 1} of {text[:60]!r}"

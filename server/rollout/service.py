@@ -336,15 +336,22 @@ class RolloutService:
             known, after = self._skipped(rollout, group, actor_of(by).name if by else "")
             return self._steer(known, after, "group_skipped", f"Group {group} skipped by {by}", by, only)
 
-    def foresee(self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "") -> Foresight:
+    def foresee(
+        self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "", by: Actor | None = None
+    ) -> Foresight:  # fmt: skip
         """Return the immediate effects of ``act`` (approve, pause, resume, skip, abort) on devices, without acting.
+
+        ``by``: who is going to act; None for somebody who only looks.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
             RolloutPhaseError: If the act is not allowed in its phase.
             RolloutRefusedError: If the act would be refused.
+            ApprovalRefusedError: If the approval of ``by`` would not count.
         """
         with self._lock:
+            if act == "approve" and by is not None:
+                self._approvals(self._in_phase(rollout, _PHASES[act][0]), by)
             if act == "skip":
                 known, after = self._skipped(rollout, group, SOMEBODY)
             elif act == "resume":

@@ -18,7 +18,7 @@ from server.access.audit_log import record_act
 from server.clock import Clock
 from server.errors import ReleaseWithdrawnError, ServerError
 from server.fleet.fleet import Device, Fleet
-from server.ingest.faults import shortened
+from server.ingest.faults import said_text, shortened
 from server.people import MAX_NAME, MAX_WHY, SOMEBODY, By, actor_of
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
@@ -50,7 +50,7 @@ class Withdrawal:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
-        now_ms, why, who = self.clock(), shortened(why, MAX_WHY), shortened(actor_of(by).name, MAX_NAME)
+        now_ms, why, who = self.clock(), said_text(why, "a reason", MAX_WHY), shortened(actor_of(by).name, MAX_NAME)
         text = f"Release {name} was withdrawn by {who}" + (f": {why}" if why else "")
         data = {"release": name, "by": who}
         event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data=data)

@@ -51,6 +51,27 @@ def test_tags_come_and_go_with_an_event_that_names_who_did_it(fleet: MemoryFleet
     assert {event.record for event in events} == {"act"}
 
 
+@pytest.mark.parametrize("title", ["Gate\t1", "Gate\n", "Gate\x1b[31m", "Gate\x1f1", "\ud800", "x" * 101])
+def test_a_name_that_does_not_print_is_refused_by_the_character(fleet: MemoryFleet, title: str) -> None:
+    """A tab or a line end is not made a blank unseen: the person learns where it stands."""
+    fleet.enrol("cam-1")
+    with pytest.raises(TagsRefusedError, match=r"U\+[0-9A-F]{4} as character \d|at most 100 characters, got 101"):
+        naming_of(fleet).rename("cam-1", title)
+    assert fleet.app.parts.fleet.device("cam-1").title == ""
+
+
+@pytest.mark.parametrize("act", ["revoke", "retire", "remove", "commission"])
+def test_a_reason_that_does_not_print_is_refused_and_nothing_happens(fleet: MemoryFleet, act: str) -> None:
+    """An escape in a reason would reach the terminals of those who read it; line ends may be in it."""
+    fleet.enrol("cam-1")
+    client = fleet.client()
+    answer = client.post(f"/api/devices/cam-1/{act}", json={"why": "lens\x1b[2J", "by": "ada"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "text_refused")
+    assert "U+001B as character 5" in answer.json()["text"]
+    assert fleet.app.parts.fleet.device("cam-1").ended == ""
+    assert client.post(f"/api/devices/cam-1/{act}", json={"why": "lens\nbroken", "by": "ada"}).status_code < 300
+
+
 def test_a_name_is_shown_beside_the_id_until_it_is_taken_off(fleet: MemoryFleet) -> None:
     """Blanks are one; the same name again is no event."""
     fleet.enrol("cam-1")

@@ -251,7 +251,7 @@ class Steering:
         if action == "resume":
             await self._resume(card, question)
             return
-        seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, action))
+        seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, action, by=self.visit.by()))
         if seen is not None and await confirm(
             self.visit.client, question, f"{seen.text}. {detail}", action.capitalize()
         ):  # fmt: skip

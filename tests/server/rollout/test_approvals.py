@@ -47,6 +47,15 @@ def made(service: RolloutService, by: Actor, *, approved: bool = False) -> Rollo
     return service.create(RolloutOptions(release="meter-1", approved=approved), by=by)
 
 
+def test_who_may_not_approve_is_not_asked(service: RolloutService) -> None:
+    """The effects are shown to anybody who looks; who is going to approve is refused before the question."""
+    rollout = made(service, ADA)
+    assert service.foresee(rollout.id, "approve").text == service.foresee(rollout.id, "approve", by=BOB).text
+    with pytest.raises(ApprovalRefusedError, match="ada, who created it"):
+        service.foresee(rollout.id, "approve", by=ADA)
+    assert service.get(rollout.id).approvals == ()
+
+
 def test_it_starts_with_the_last_approval_that_it_needs(service: RolloutService) -> None:
     """Until then it waits, assigns nothing, and says how many are missing; it knows who they were."""
     rollout = made(service, ADA)
