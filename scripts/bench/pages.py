@@ -55,11 +55,14 @@ LISTS = (
     "/api/samples?unlabelled=true", "/api/samples?device=dev-00007", "/api/audit", "/api/retraining", "/api/jobs",
     "/api/overall", "/api/overall/unjudged?limit=500", "/api/devices/dev-00007/telemetry",
     "/api/devices/dev-00007/usage", "/api/search?text=dev-07", "/api/search?text=cam", "/api/drift/map",
-    "/api/drift/map?by=camera", "/api/drift/map?by=device&stream=s1",
+    "/api/drift/map?by=camera", "/api/drift/map?by=device&stream=s1", "/api/software?limit=200",
+    "/api/software?search=onnx", "/api/software/devices?name=onnxruntime&limit=500",
+    "/api/software/devices?name=package-7&version=1.21.*&limit=500",
 )  # fmt: skip
 PAGES = (
     "/", "/?search=dev-07", "/?condition=drifting", "/rollouts", "/rollouts/{rollout}", "/events", "/samples",
     "/retraining", "/device/dev-00007", "/search?text=dev-07", "/drift", "/drift?by=device",
+    "/software", "/software/devices?name=onnxruntime", "/releases", "/release/cam-24", "/alerts", "/jobs", "/acts",
 )  # fmt: skip
 
 

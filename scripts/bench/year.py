@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import click
@@ -42,6 +42,11 @@ from server.store.places import PLACES  # noqa: E402 - found through the line ab
 from server.store.registry import RELEASES  # noqa: E402 - found through the line above
 from server.store.retraining import JOBS, LABEL_CHANGES, SAMPLES, TRIGGERS  # noqa: E402 - found through the line above
 from server.store.rollouts import MEMBERS, ROLLOUTS  # noqa: E402 - found through the line above
+from server.store.software.runs import (  # noqa: E402 - found through the line above
+    SOFTWARE_COMPONENTS,
+    SOFTWARE_LISTS,
+    SOFTWARE_RUNS,
+)
 from server.trust.online_keys import init_online_keys  # noqa: E402 - found through the line above
 from server.trust.repository import TrustRepository  # noqa: E402 - found through the line above
 from server.trust.roots import install_root  # noqa: E402 - found through the line above
@@ -60,6 +65,8 @@ DEVICES_A_SITE, AT_ONCE, RELEASES_A_MODEL, RETENTION_DAYS = 20, 20_000, 24, 90
 MODELS = (("cam", 0.8), ("mic", 0.15), ("meter", 0.05))
 LATE, COMMITTED, NEVER_ONE_IN, DRIFTS_ONE_IN, WAITS_ONE_IN = 0.1, 0.98, 500, 100, 10
 CANARIES, LENSES, BOOTS_EACH = 20, 7, 3
+IMAGES, PACKAGES = 3, 250
+"""Systems that devices are installed from, and the components of each: a release in its slot makes another list."""
 STATES = (("ready", 0.93), ("disconnected", 0.03), ("lost", 0.02), ("degraded", 0.01), ("updating", 0.01))
 Row = dict[str, object]
 
@@ -366,6 +373,43 @@ def ran(year: Year) -> Iterator[Row]:
             }  # fmt: skip
 
 
+def software_runs(year: Year) -> Iterator[Row]:
+    """Yield which list ran on each device: another one with each of the releases of ``ran``."""
+    last = RELEASES_A_MODEL
+    for version in range(last - 9, last + 1):
+        at_ms = year.now_ms - (last - version) * 15 * DAY_MS
+        for index in range(year.count):
+            yield {
+                "device": year.device(index), "list": digest("list", year.model(index), version, index % IMAGES),
+                "from_ms": at_ms, "until_ms": 0 if version == last else at_ms + 15 * DAY_MS, "received_ms": at_ms,
+            }  # fmt: skip
+
+
+def software_lists(year: Year) -> Iterator[Row]:
+    """Yield the lists of ``software_runs``."""
+    for model, version, image in _lists():
+        yield {
+            "sha256": digest("list", model, version, image), "packed": b"", "left_out": 0, "first_ms": year.now_ms,
+            "stored_ms": year.now_ms,
+        }  # fmt: skip
+
+
+def software_components(_: Year) -> Iterator[Row]:
+    """Yield the components of each list: the same packages in versions of its image, and its model."""
+    for model, version, image in _lists():
+        of = {"list": digest("list", model, version, image), "sha256": ""}
+        for place in range(PACKAGES):
+            kind, name = ("runtime", "onnxruntime") if place == 0 else ("package", f"package-{place}")
+            release = f"1.{20 + image}.{place % 7}"
+            yield {**of, "place": place, "kind": kind, "key": name, "name": name, "version": release}
+        yield {**of, "place": PACKAGES, "kind": "model", "key": model, "name": model, "version": str(version)}
+
+
+def _lists() -> Iterator[tuple[str, int, int]]:
+    versions = range(RELEASES_A_MODEL - 9, RELEASES_A_MODEL + 1)
+    return product((model for model, _ in MODELS), versions, range(IMAGES))
+
+
 def boots(year: Year) -> Iterator[Row]:
     """Yield three boots a device."""
     for place in range(BOOTS_EACH):
@@ -425,7 +469,8 @@ TABLES: Mapping[sa.Table, Callable[[Year], Iterable[Row]]] = {
     RELEASES: releases, DEVICES: devices, ROLLOUTS: rollouts, MEMBERS: members, EVIDENCE: evidence, POOLS: pools,
     VERDICTS: verdicts, EVENTS: events, SAMPLES: samples, LABEL_CHANGES: label_changes, TRIGGERS: triggers,
     JOBS: jobs, COMMANDS: commands, COMMISSIONS: commissions, PLACES: places, RAN: ran, BOOTS: boots,
-    PROGRESS: progress, BATCHES: batches, DEVICE_DAYS: device_days, WINDOWS: windows,
+    PROGRESS: progress, BATCHES: batches, DEVICE_DAYS: device_days, WINDOWS: windows, SOFTWARE_LISTS: software_lists,
+    SOFTWARE_COMPONENTS: software_components, SOFTWARE_RUNS: software_runs,
 }  # fmt: skip
 
 

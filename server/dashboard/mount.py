@@ -32,6 +32,7 @@ def mount(app: FastAPI, services: Services) -> None:
         sample,
         samples,
         search,
+        software,
     )
     from server.dashboard.pages.installation import about, settings  # noqa: PLC0415 - likewise
     from server.dashboard.pages.people import acts, tokens, users  # noqa: PLC0415 - likewise
@@ -42,11 +43,11 @@ def mount(app: FastAPI, services: Services) -> None:
     samples.add_images(app, services, sessions)
     acts.add_export(app, services, sessions)
     search.add_suggestions(app, services, sessions)
+    software.add_document(app, services, sessions)
     pages = Pages(services, sessions)
     for page in (
         account, overview, alerts, drift, device, rollouts, release, events, samples, sample, label, retraining, users,
-        tokens, acts, search,
-        settings, about, jobs,
+        tokens, acts, search, settings, about, jobs, software,
     ):  # fmt: skip
         page.add_page(pages)
     core.app.user_middleware.clear()

@@ -25,6 +25,7 @@ from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
 from server.rollout.withdrawal import Withdrawal
+from server.software.ledger import SoftwareLedger
 from server.store.database import Database
 from server.telemetry.drift_map import DriftExplorer
 from server.telemetry.histograms import WindowHistograms
@@ -60,6 +61,10 @@ class Services(Protocol):
     @property
     def fleet(self) -> Fleet:
         """Devices."""
+
+    @property
+    def software(self) -> SoftwareLedger:
+        """What devices run."""
 
     @property
     def events(self) -> EventLog:

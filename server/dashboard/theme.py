@@ -29,7 +29,7 @@ _SEARCH = """<form action="/search" method="get" role="search"><input id="tf-sea
 PAGES = (
     ("/", "Overview"), ("/alerts", "Alerts"), ("/drift", "Drift"), ("/rollouts", "Rollouts"),
     ("/releases", "Releases"), ("/events", "Events"), ("/samples", "Samples"), ("/retraining", "Retraining"),
-    ("/jobs", "Jobs"),
+    ("/jobs", "Jobs"), ("/software", "Software"),
 )  # fmt: skip
 FOOT = (("/settings", "Settings"), ("/about", "About"))
 REFRESH_S = 1.5

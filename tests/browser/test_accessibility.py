@@ -40,6 +40,7 @@ PAGES = (
     "/settings",
     "/about",
     "/jobs",
+    "/software",
     "/jobs/job-failed",
 )
 WIDTHS = {"desktop": (1280, 900), "tablet": (820, 1100), "phone": (360, 780)}

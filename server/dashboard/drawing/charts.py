@@ -54,7 +54,8 @@ def lines(drawn: Sequence[Sequence[Part]], from_ms: int, until_ms: int, unit: st
     The lowest level is 0, or the lowest value if that is below.
     """
     values = [value for line in drawn for part in line for _, value in part]
-    low, high = min([0.0, *values]), max([*values, 1e-9])
+    low, high = min([0.0, *values]), max([0.0, *values])
+    high = high if high > low else low + 1.0
     span = max(until_ms - from_ms, 1)
 
     def point(at_ms: int, value: float) -> str:
@@ -72,7 +73,7 @@ def lines(drawn: Sequence[Sequence[Part]], from_ms: int, until_ms: int, unit: st
 
 def days(values: Sequence[tuple[str, float | None]], unit: str, *, said: str) -> str:
     """Return a bar for each day, the oldest first; a day without a value (None) has none."""
-    high = max([value for _, value in values if value is not None] + [1e-9])
+    high = max([value for _, value in values if value is not None] + [0.0]) or 1.0
     step = _INNER / max(len(values), 1)
     bars = "".join(
         f"M{_short(_LEFT + i * step + 1)} {_TOP + _TALL}V{_short(_TOP + _TALL * (1 - value / high))}"

@@ -17,7 +17,13 @@ from server.dashboard.pages.device.drift import show_evidence, show_streams
 from server.dashboard.pages.device.figures import FiguresOverTime
 from server.dashboard.pages.device.head import show_head
 from server.dashboard.pages.device.histograms import ChosenWindow, show_histograms
-from server.dashboard.pages.device.records import show_answers, show_events, show_releases, show_usage
+from server.dashboard.pages.device.records import (
+    show_answers,
+    show_events,
+    show_releases,
+    show_software,
+    show_usage,
+)
 from server.dashboard.services import Services
 from server.dashboard.theme import empty, heading
 from server.dashboard.visit import Pages, Visit
@@ -61,4 +67,5 @@ def _page(services: Services, device: str) -> None:
     show_answers(services, device)
     show_usage(services, device)
     show_releases(services, device)
+    show_software(services, device)
     show_events(services, device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from nicegui import ui
 
 from server.dashboard.services import Services
@@ -17,12 +19,14 @@ from server.dashboard.views import (
     event_row,
     losses_text,
 )
+from server.errors import UnknownSoftwareError
 from server.fleet.liveness import is_reachable
 from server.store.monitoring.ingest import latest_batches
 from server.store.monitoring.usage import device_days
 from server.store.monitoring.windows import late_windows
 from server.wording import in_bytes
 from wire.messages import Stream
+from wire.software import ComponentKind
 
 _EVENTS = 100
 _HISTORY = 12
@@ -36,6 +40,11 @@ _ANSWER_COLUMNS = (
     Column(name="release", label="Release"),
 )
 _DAYS = 7
+_COMPONENTS = 12
+_NAMED_COMPONENTS = {
+    ComponentKind.AGENT, ComponentKind.PYTHON, ComponentKind.RUNTIME, ComponentKind.OS, ComponentKind.KERNEL,
+    ComponentKind.BOARD,
+}  # fmt: skip
 _USAGE_COLUMNS = (
     Column(name="day", label="Day (UTC)"),
     Column(name="sent", label="Sent"),
@@ -66,6 +75,13 @@ def show_usage(services: Services, device: str) -> None:
         heading("Data and disk")
         live(lambda: _losses(services, device), _sentence)
         live_table(_USAGE_COLUMNS, "day", lambda: _usage(services, device), rows_per_page=_DAYS)
+
+
+def show_software(services: Services, device: str) -> None:
+    """Show what else runs on the device, in short, and lead to the whole list."""
+    with ui.element("section").classes("tf-card"):
+        heading("Software")
+        live(lambda: _software(services, device), lambda found: _listed(device, *found))
 
 
 def show_releases(services: Services, device: str) -> None:
@@ -105,6 +121,30 @@ def _usage(services: Services, device: str) -> tuple[UsageRow, ...]:
         )
         for day in days
     )
+
+
+def _software(services: Services, device: str) -> tuple[str, bool]:
+    """Return what the device runs by its last report, and whether its list is here."""
+    try:
+        found = services.software.of_device(device, services.fleet.clock())
+    except UnknownSoftwareError:
+        return "It reported none: an older agent does not, nor one that never connected.", False
+    since = f"since {clock_time(found.run.from_ms)} UTC"
+    if found.software is None:
+        return f"Only the digest {found.run.list[:16]} is known, {since}; the list is asked for.", False
+    shown = [
+        f"{one.name} {one.version}".strip() for one in found.software.components if one.kind in _NAMED_COMPONENTS
+    ]  # fmt: skip
+    number = len(found.software.components) + found.software.left_out
+    return f"{number} components {since}: {', '.join(shown[:_COMPONENTS])} and others.", True
+
+
+def _listed(device: str, text: str, known: bool) -> None:  # noqa: FBT001 - what one look found
+    ui.label(text).classes("tf-muted tf-small")
+    if known:
+        address = f"/device/{quote(device, safe='')}/software.cdx.json"
+        ui.link("Download the list (CycloneDX)", address).classes("tf-link tf-small")
+    ui.link("What the fleet runs", "/software").classes("tf-link tf-small")
 
 
 def _sentence(text: str) -> None:

@@ -51,3 +51,14 @@ def test_values_below_zero_have_their_place() -> None:
     picture = charts.lines([[[(0, -10.0), (10, 10.0)]]], 0, 10, "", said="")
     assert ">-10<" in picture
     assert ">10<" in picture
+
+
+def test_values_that_are_all_zero_have_a_readable_level() -> None:
+    """Their line lies on the axis, and the level above is a round number."""
+    for picture in (
+        charts.lines([[[(0, 0.0), (5, 0.0)]]], 0, 10, "", said=""),
+        charts.days([("11-01", 0.0)], "", said=""),
+    ):
+        assert ">1<" in picture
+        assert "1e-" not in picture
+    assert ">0<" in charts.lines([[[(0, -2.0), (5, 0.0)]]], 0, 10, "", said="")
