@@ -148,10 +148,10 @@ class Verdicts:
     database: Database
     events: EventLog
 
-    def open(self) -> tuple[StoredVerdict, ...]:
-        """Return the verdicts that are not closed, oldest first."""
+    def open(self, kind: VerdictKind | None = None, release: str = "") -> tuple[StoredVerdict, ...]:
+        """Return the verdicts that are not closed, oldest first; of a ``kind``, and on a ``release``, "" for any."""
         with self.database.begin() as connection:
-            return tuple(_stored(row) for row in store.open_verdicts(connection))
+            return tuple(_stored(row) for row in store.open_verdicts(connection, kind or "", release))
 
     def latest(self, limit: int = 50) -> tuple[StoredVerdict, ...]:
         """Return the newest ``limit`` verdicts, newest first."""

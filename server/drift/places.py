@@ -140,7 +140,7 @@ class Places:
             UnknownDeviceError: If there is none of that id.
             NoNewPlaceError: If it has no verdict ``new_place``.
         """
-        found = [one for one in self.verdicts.open() if one.kind is VerdictKind.NEW_PLACE and one.devices == (device,)]
+        found = [one for one in self.verdicts.open(VerdictKind.NEW_PLACE) if one.devices == (device,)]
         places = {place.verdict: place for place in self.all()}
         if not found or found[-1].id not in places:
             self._expect_device(device)

@@ -42,7 +42,7 @@ class NewPlaces:
         if now_ms < self._next_ms:
             return
         self._next_ms = now_ms + _EVERY_MS
-        alarms = [one for one in self.places.verdicts.open() if one.kind is VerdictKind.NEW_PLACE]
+        alarms = self.places.verdicts.open(VerdictKind.NEW_PLACE)
         known = {place.verdict: place for place in self.places.all()} if alarms else {}
         for alarm in alarms:
             try:

@@ -43,7 +43,7 @@ class SuspectReleases:
         if now_ms < self._next_ms:
             return
         self._next_ms = now_ms + _EVERY_MS
-        alarms = [one for one in self.suspects.verdicts.open() if one.kind is VerdictKind.RELEASE_REGRESSION]
+        alarms = self.suspects.verdicts.open(VerdictKind.RELEASE_REGRESSION)
         known = {(one.verdict, one.device): one for one in self.suspects.all()} if alarms else {}
         for alarm in alarms:
             new = (SuspectDevice(verdict=alarm.id, device=one, release=alarm.release) for one in alarm.devices)

@@ -27,7 +27,7 @@ class Regressions:
 
     def turn(self, now_ms: int) -> None:
         """Pause the rollouts of releases with a new ``release_regression``."""
-        found = [one for one in self.verdicts.open() if one.kind is VerdictKind.RELEASE_REGRESSION]
+        found = self.verdicts.open(VerdictKind.RELEASE_REGRESSION)
         if not found:
             return
         with self.verdicts.database.begin() as connection:
@@ -41,10 +41,8 @@ class Regressions:
 
 def holding(verdicts: Verdicts, release: str) -> tuple[StoredVerdict, ...]:
     """Return the open regressions of ``release``, whatever its target, that nobody has dismissed, oldest first."""
-    return tuple(
-        one for one in verdicts.open()
-        if one.kind is VerdictKind.RELEASE_REGRESSION and one.release == release and not one.dismissed_ms
-    )  # fmt: skip
+    found = verdicts.open(VerdictKind.RELEASE_REGRESSION, release)
+    return tuple(one for one in found if not one.dismissed_ms)
 
 
 def held_text(verdicts: Verdicts, release: str) -> str:

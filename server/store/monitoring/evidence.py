@@ -184,11 +184,11 @@ def join_verdicts(connection: sa.Connection, parts: Sequence[tuple[int, int]]) -
         connection.execute(statement, [{"verdict": part, "whole": whole} for part, whole in parts])
 
 
-def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return the verdicts that are not closed, oldest first."""
-    return list(
-        connection.execute(VERDICTS.select().where(VERDICTS.c.closed_ms == 0).order_by(VERDICTS.c.id)).mappings()
-    )
+def open_verdicts(connection: sa.Connection, kind: str = "", release: str = "") -> list[sa.RowMapping]:
+    """Return the verdicts that are not closed, oldest first; of a ``kind`` and on a ``release``, "" for any."""
+    wanted = {name: value for name, value in (("kind", kind), ("release", release)) if value}
+    query = VERDICTS.select().where(VERDICTS.c.closed_ms == 0).filter_by(**wanted)
+    return list(connection.execute(query.order_by(VERDICTS.c.id)).mappings())
 
 
 def parts_of_verdicts(connection: sa.Connection, verdicts: Sequence[int]) -> dict[int, list[int]]:

@@ -240,6 +240,8 @@ def judgements(said: Protocol) -> None:
     for verdict in (1, 1, 3):
         said.ask(evidence.dismiss_verdict, verdict, 8, by="a", why="b")
     said.ask(evidence.open_verdicts)
+    said.ask(evidence.open_verdicts, "x", "x")
+    said.ask(evidence.open_verdicts, "x", "other")
     said.ask(evidence.latest_verdicts, 2)
     said.ask(evidence.one_verdict, 3)
     for provisional in (True, False, True):
