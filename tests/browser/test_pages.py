@@ -225,9 +225,10 @@ def test_a_rollout_has_the_conditions_that_are_filled_in(operator: Page, world: 
     rollouts = world.app.parts.rollouts
     operator.goto("/rollouts")
     known = {one.id for one in rollouts.list()}
-    operator.get_by_text("When, how fast, and what is compared before").click()
+    operator.get_by_text("When, how fast, what is compared before").click()
     operator.get_by_label("Switch from").fill("22:00")
     operator.get_by_label("At most, kB/s").fill("20")
+    operator.get_by_label("Pause above, % failed").fill("5")
     operator.get_by_role("button", name="Make rollout").click()
     expect(operator.get_by_role("alert")).to_contain_text("Expected end of the maintenance window")
     assert {one.id for one in rollouts.list()} == known

@@ -552,7 +552,8 @@ class NewRollout:
             wanted = RolloutOptions(
                 release=release or "", canary=first, scope=form.scope(), newcomers=bool(form.newcomers.value),
                 window=told.window, deadline_s=told.deadline_s, max_bytes_per_s=told.max_bytes_per_s,
-                shadow=told.shadow,
+                shadow=told.shadow, probation_s=told.probation_s, success_ratio=told.success_ratio,
+                error_ratio=told.error_ratio,
             )  # fmt: skip
             return self.visit.services.rollouts.create(wanted, by=self.visit.by())
 
