@@ -17,7 +17,7 @@ import click
 
 from server.access.audit_log import parsed_anchor, verify_chain
 from server.cli import listings
-from server.cli.device_life import end_of_mute, expect_one_choice
+from server.cli.device_life import end_of_mute, expect_one_choice, say_none
 from server.cli.drift import print_map
 from server.cli.frame import agreed, coded, expect_reason, pairs, print_rows
 from server.cli.people import TOKEN_COLUMNS, USER_COLUMNS, print_finding, read_password
@@ -142,7 +142,7 @@ def _each(
             condition = "muted" if act == "unmute" else ""
             devices = [one.device for one in server.devices(site=site, tag=tag, condition=condition)]
             if not devices:
-                click.echo(f"no {'muted ' if condition else ''}device has that site or tag", err=True)
+                say_none(site, tag, muted=bool(condition))
         signed: dict[str, Json] = {**body, "by": place.signer(server, by)}
         for name in devices:  # all are known before the first is changed
             server.device(name)

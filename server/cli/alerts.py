@@ -23,7 +23,7 @@ COLUMNS = (
     "id", "severity", "state", "kind", "title", "device_count", "sites", "owner", "opened_ms", "cause", "action",
 )  # fmt: skip
 _ROUTES = ("route", "waiting", "since_ms", "attempts", "error")
-_UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+_UNITS_S, _MOST_DAYS = {"m": 60, "h": 3_600, "d": 86_400}, 90
 _ALERT = click.argument("alert", metavar="ALERT", type=click.IntRange(1))
 _BY = click.option("--by", default="", help="Who does it; by default the user who runs this.")
 _NOTE = click.option("--note", default="", help="A note for others.")
@@ -37,7 +37,10 @@ def span_s(_context: click.Context, _parameter: click.Parameter, value: str | No
     found = re.fullmatch(r"(\d{1,6})([mhd])", value)
     if found is None or int(found[1]) == 0:
         raise click.BadParameter(f"Expected a time such as 30m, 4h or 2d, got {value!r}")
-    return int(found[1]) * _UNITS_S[found[2]]
+    seconds = int(found[1]) * _UNITS_S[found[2]]
+    if seconds > _MOST_DAYS * _UNITS_S["d"]:
+        raise click.BadParameter(f"Expected at most {_MOST_DAYS}d, got {value!r}")
+    return seconds
 
 
 @click.group(

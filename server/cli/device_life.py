@@ -13,6 +13,7 @@ from server.cli.alerts import span_s
 from server.cli.frame import STATE, coded, console, example, opened
 from server.cli.place import AnyHost
 from server.clock import system_now_ms
+from server.errors import UnknownDeviceError
 from server.fleet.device_list import DeviceList
 from server.fleet.fleet import Device, Fleet, Outbox
 from server.fleet.mutes import DeviceMutes
@@ -110,6 +111,18 @@ def expect_one_choice(devices: Sequence[str], site: str, tag: str) -> None:
         raise click.UsageError("Expected DEVICE, or --site or --tag, one of them: say which devices it is about")
 
 
+def say_none(site: str, tag: str, *, muted: bool) -> None:
+    """Say that no device was chosen by ``site`` and ``tag``; to find none ``muted`` is no mistake.
+
+    Raises:
+        UnknownDeviceError: If any device was looked for: the site or tag is spelled wrong.
+    """
+    asked = " and ".join(f"{name} {text!r}" for name, text in (("site", site), ("tag", tag)) if text)
+    if not muted:
+        raise UnknownDeviceError(f"Expected a device of {asked}, got none: fleet-server devices lists them")
+    click.echo(f"no device of {asked} is muted", err=True)
+
+
 def _each(
     directory: Path, devices: Sequence[str], site: str, tag: str, act: Callable[[DeviceMutes, str], Device], *,
     muted: bool = False,
@@ -120,7 +133,7 @@ def _each(
             only = FleetCondition.MUTED if muted else None
             devices = [one.device for one in listing.all(DeviceFilter(site=site, tag=tag, condition=only))]
             if not devices:
-                click.echo(f"no {'muted ' if muted else ''}device has that site or tag", err=True)
+                say_none(site, tag, muted=muted)
         for name in devices:  # all are known before the first is changed
             mutes.fleet.active_device(name)
         for name in devices:

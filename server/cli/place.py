@@ -143,7 +143,9 @@ def expect_encrypted(url: str) -> None:
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme not in {"http", "https"} or not host or parts.username or parts.query or parts.fragment:
-        raise ClientFileError(f"Expected an address as https://HOST:PORT, got {url[:200]!r}: see what run prints")
+        shown = url.rpartition("@")[2][:200]  # what stands before may be a password
+        named = " with a name before it: the token is in a file" if "@" in url else ": see what run prints"
+        raise ClientFileError(f"Expected an address as https://HOST:PORT, got {shown!r}{named}")
     if parts.scheme == "http" and not _is_this_machine(host):
         message = f"Expected https, got {url[:200]}: others on the way would read the token"
         raise ClientFileError(f"{message}: turn on [tls] of the server (docs/how-to/own-server.md), or use a tunnel")
@@ -277,6 +279,11 @@ def afar(
 def chosen_place(ctx: click.Context | None) -> ServerPlace | None:
     """Return where the command that runs finds its server, None if it takes none or did not choose yet."""
     return None if ctx is None else ctx.meta.get(_META)
+
+
+def remember_place(ctx: click.Context, place: ServerPlace) -> None:
+    """Let errors of the command that runs be told as those of the server at ``place``."""
+    ctx.meta[_META] = place
 
 
 def is_server_known() -> bool:

@@ -5,6 +5,8 @@ All take ``@PLACE`` and send requests, so they work beside the server and from a
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -199,9 +201,12 @@ def samples_export(
                 break
     if form == _CSV:
         text = parts[0] + "".join(one.partition("\n")[2] for one in parts[1:])
+        count = sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1
     else:
-        text = json.dumps([task for one in parts for task in json.loads(one)], ensure_ascii=False, indent=1)
+        tasks = [task for one in parts for task in json.loads(one)]
+        text, count = json.dumps(tasks, ensure_ascii=False, indent=1), len(tasks)
     _write(file, text.encode())
+    click.echo(f"{count} images of {model}", err=True)
     if config is not None:
         _write(config, view.encode())
 

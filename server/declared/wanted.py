@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from server.access.roles import PEOPLES
 from server.client import DeviceInfo, RolloutInfo
+from server.fleet.naming import MAX_TITLE
 from server.wording import listed
 from wire.errors import SettingsError
 from wire.settings import Bound, OneOf, fields_from, given_of, parse_toml
@@ -137,11 +138,31 @@ def read_wanted(data: bytes, where: str) -> WantedFleet:
     ):  # fmt: skip
         if count > most:
             raise SettingsError(f"Expected at most {most} {name} in {where}, got {count}: part the file")
+    _expect_printable(asdict(found), where)
+    for name, device in found.devices.items():
+        if len(device.title or "") > MAX_TITLE:
+            message = f"Expected devices.{name}.title of at most {MAX_TITLE} characters in {where}"
+            raise SettingsError(f"{message}, got {len(device.title or '')}: shorten it")
     for place, one in enumerate(found.rollouts, start=1):
         for other in found.rollouts[place:]:
             if (one.release, scope_key(given_of(one.scope))) == (other.release, scope_key(given_of(other.scope))):
                 raise SettingsError(f"Expected {one.release} once for a scope in {where}, got it twice: remove one")
     return found
+
+
+def _expect_printable(value: object, where: str, name: str = "") -> None:
+    """Check that no text has a character that a terminal would obey instead of showing it."""
+    parts: Iterable[tuple[str, object]] = ()
+    if isinstance(value, Mapping):
+        _expect_printable(list(value), where, name or "the names")
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = (("", one) for one in value)
+    elif isinstance(value, str) and not value.isprintable():
+        message = f"Expected printable characters in {name} of {where}, got {value[:60]!r}"
+        raise SettingsError(message)
+    for key, one in parts:
+        _expect_printable(one, where, ".".join(part for part in (name, key) if part))
 
 
 def scope_key(scope: Mapping[str, Any]) -> str:

@@ -246,7 +246,9 @@ def _next(trigger: Trigger, facts: TriggerFacts, config: RetrainingConfig) -> tu
     if trigger.phase is RetrainingPhase.COLLECTING:
         return _collecting(trigger, facts, config)
     if trigger.phase is RetrainingPhase.HARMFUL:
-        return _harmful(facts, config)
+        corrected = facts.audited and not any(scene.wrong for scene in facts.audited)  # a wrong label showed the harm
+        again = corrected and not trigger.approved
+        return _collecting(trigger, facts, config) if again else _harmful(facts, config)
     return _suspected(trigger, facts, config)
 
 
@@ -266,7 +268,8 @@ def _collecting(
     said = (
         f"{wrong:.3g} of {len(facts.audited)} audited scenes wrong, risk at least {bound:.0%}, "
         f"source {facts.source_risk:.0%}"
-    )
+        if facts.audited else "no audited scene is labelled yet"
+    )  # fmt: skip
     if trigger.approved:
         return RetrainingPhase.HARMFUL, f"approved by a person; {said}", NextStep.NOTHING
     if facts.audited and bound > facts.source_risk + config.harm_margin:

@@ -145,8 +145,8 @@ class SoftwareLedger:
             row = None if run is None else store.one_list(connection, run["list"])
         if run is None:
             message = (
-                f"Expected a time at which {device} had reported its software, got {at_ms}: an older agent reports "
-                "none; start it again with the present one"
+                f"Expected a time at which {device} had reported its software, got {at_ms}: choose a later one; if it "
+                "never reported any, its agent is older: start it again with the present one"
             )
             raise UnknownSoftwareError(message)
         packed = None if row is None else row["packed"]

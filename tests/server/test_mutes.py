@@ -196,6 +196,8 @@ def test_commands_mute_a_list_a_site_or_a_tag(fleet: MemoryFleet) -> None:
     assert said("mute", "--site", "north", "--why", "power works") == (0, "cam-1\t0\ncam-2\t0\n")
     assert said("unmute", "--site", "north") == (0, "cam-1\t0\ncam-2\t0\n")
     assert said("unmute", "--site", "north") == (0, "")
+    assert said("mute", "--site", "nroth") == (1, "")
+    assert said("mute", "cam-1", "--for", "91d") == (2, "")
     assert said("mute", "cam-3", "--until", "9999-01-01T00:00+00:00") == (0, "cam-3\t253370764800000\n")
     for wrong in (["mute"], ["mute", "cam-1", "--site", "north"], ["mute", "cam-1", "--until", "noon"],
                   ["mute", "cam-1", "--for", "4h", "--until", "2099-01-01"]):  # fmt: skip

@@ -9,7 +9,7 @@ import click
 
 from server.cli.frame import JSON, coded, example, path_value, print_rows
 from server.cli.logins.saved import SavedLogins
-from server.cli.place import PLACE, AnyHost, ServerPlace, expect_encrypted
+from server.cli.place import PLACE, AnyHost, ServerPlace, expect_encrypted, remember_place
 from server.client import MAX_TOKEN_BYTES, FleetClient
 from server.errors import ClientFileError, NotLoggedInError
 
@@ -37,6 +37,7 @@ def login(url: str, ca: Path | None) -> None:
     --user". With several servers the last login counts, and --server URL chooses another.
     """
     expect_encrypted(url)
+    remember_place(click.get_current_context(), ServerPlace(url=url, chosen_by="URL"))
     logins = SavedLogins()
     trial = logins.try_out(url, _token(), _read(ca) if ca else b"")
     try:

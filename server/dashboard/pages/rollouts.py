@@ -522,7 +522,7 @@ class NewRollout:
                 canary.props("dense outlined").style("width: 180px")
                 make = ui.button("Make rollout").props("unelevated")
             form, terms = ScopeForm.build(), ConditionsForm.build()
-            ui.label("Nothing is sent before you approve it. The others follow when the first have committed.").classes(
+            ui.label("Nothing is sent before its approval. The others follow when the first have committed.").classes(
                 "tf-muted tf-small"
             )
         make.on_click(lambda: self._make(release.value, canary.value, form, terms))

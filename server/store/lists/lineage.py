@@ -86,8 +86,8 @@ def run_page(
 ) -> Page[sa.RowMapping]:  # fmt: skip
     """Return a page of the times at which devices ran one of ``releases``, by device and time.
 
-    ``until_ms``: when the device reported something else, NULL where it is what it reported last; ``now``: only these,
-    or only the others. ``site``: NULL for a device whose row is gone.
+    ``until_ms``: when the device reported something else, NULL where it is what it reported last; ``now``: only these
+    of devices that are still in the fleet, or only the others. ``site``: NULL for a device whose row is gone.
 
     Raises:
         CursorRefusedError: If ``cursor`` is of another list.
@@ -99,7 +99,8 @@ def run_page(
     query = sa.select(*RAN.c, until_ms.label("until_ms"), DEVICES.c.site, DEVICES.c.ended)
     query = query.outerjoin(DEVICES, DEVICES.c.device == RAN.c.device).where(RAN.c.release.in_(releases))
     if now is not None:
-        query = query.where(until_ms.is_(None) if now else until_ms.is_not(None))
+        running = sa.and_(until_ms.is_(None), sa.func.coalesce(DEVICES.c.ended, "gone") == "")
+        query = query.where(running if now else sa.not_(running))
     return read_page(connection, query, _RUNS, limit, cursor)
 
 

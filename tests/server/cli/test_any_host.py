@@ -128,11 +128,16 @@ def test_a_login_serves_all_commands(admin: Path, fleet: MemoryFleet, settings: 
     assert (call("devices", "list").exit_code, [*settings.glob("*.token")]) == (2, [])
 
 
+def test_a_login_at_no_server_has_its_code() -> None:
+    """As every other command has it."""
+    assert call("login", "http://127.0.0.1:9", given="tft_x\n").exit_code == 3
+
+
 def test_a_wrong_token_is_not_kept(admin: Path, fleet: MemoryFleet, settings: Path) -> None:
     """A login that failed leaves nothing, and the one before stays."""
     call("login", fleet.app.http_url, given=admin.read_text(encoding="utf-8"))
     done = call("login", fleet.app.http_url, given="tft_wrong\n")
-    assert (done.exit_code, "error [unauthorized]" in done.stderr) == (1, True)
+    assert (done.exit_code, "error [unauthorized]" in done.stderr) == (5, True)
     assert call("whoami").exit_code == 0
     assert [*settings.glob("*.new")] == []
 
@@ -154,6 +159,7 @@ def test_the_environment_names_the_server(admin: Path, fleet: MemoryFleet, monke
     (("devices", "list", "--server", "http://127.0.0.1:9"), 3, "the address is from --server"),
     (("devices", "list", "--server", "http://fleet.example.org"), 1, "Expected https"),
     (("devices", "list", "--server", "fleet.example.org"), 1, "Expected an address as https://HOST:PORT"),
+    (("devices", "list", "--server", "https://ada:secret@h"), 1, "https://HOST:PORT, got 'h' with a name before it"),
     (("backup", "to", "--server", "http://127.0.0.1:9"), 2, "backup works on the server's own machine only"),
     (("run", "--server=http://127.0.0.1:9"), 2, "run works on the server's own machine only"),
     (("devices", "list"), 2, "Expected DIR, --server URL, TINYFLEET_SERVER or a fleet-server login"),
@@ -163,7 +169,7 @@ def test_what_can_not_work_says_what_would(tmp_path: Path, words: tuple[str, ...
     token = private(tmp_path / "token", "tft_x")
     given = (*words, "--token-file", token) if words[0] == "devices" and len(words) > 2 else words
     done = call(*given)
-    assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
+    assert (done.exit_code, said in done.stderr, "secret" in done.stderr) == (code, True, False), done.stderr
 
 
 def test_no_token_a_wrong_one_and_a_role_that_does_not_suffice(admin: Path, fleet: MemoryFleet) -> None:

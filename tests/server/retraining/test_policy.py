@@ -7,6 +7,7 @@ import pytest
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.retraining.config import RetrainingConfig
+from server.retraining.harm import LabelledScene
 from server.retraining.policy import RetrainingPhase, Trigger, TriggerFacts, advance, may_start
 
 
@@ -28,7 +29,7 @@ def test_a_provisional_verdict_starts_no_retraining(kind: VerdictKind, *, provis
      "label samples that show a class; if the model is to know what these show, add a class and its data to the "
      "recipe, and run it")),
     (RetrainingPhase.HARMFUL, 5, "5 of 5 labelled samples, and 45 more are 'none of these', which isn't trained with"),
-    (RetrainingPhase.COLLECTING, 2, ("0 of 0 audited scenes wrong, risk at least 0%, source 0%; 2 labelled, and 45 "
+    (RetrainingPhase.COLLECTING, 2, ("no audited scene is labelled yet; 2 labelled, and 45 "
      "more are 'none of these', which isn't trained with")),
 ])  # fmt: skip
 def test_labels_that_nothing_is_trained_with_are_counted_and_named(
@@ -44,3 +45,20 @@ def test_labels_that_nothing_is_trained_with_are_counted_and_named(
     assert moved.text == text
     without, _ = advance(trigger, TriggerFacts(labelled=labelled), config, 2)
     assert "none of these" not in without.text
+
+
+@pytest.mark.parametrize(("audited", "approved", "phase"), [
+    ((LabelledScene(1, 0.0),), False, RetrainingPhase.COLLECTING),
+    ((LabelledScene(1, 1.0),), False, RetrainingPhase.HARMFUL),
+    ((LabelledScene(1, 0.0),), True, RetrainingPhase.HARMFUL), ((), False, RetrainingPhase.HARMFUL),
+])  # fmt: skip
+def test_harm_that_a_wrong_label_showed_is_taken_back_with_it(
+    audited: tuple[LabelledScene, ...], phase: RetrainingPhase, *, approved: bool
+) -> None:
+    """One slip of a finger makes no training job for good; what a person approved, and what no label denies, stays."""
+    trigger = Trigger(
+        id=1, model="m", cause="c", words="w", verdict=0, devices=("a",), since_ms=0, release="m-1",
+        phase=RetrainingPhase.HARMFUL, approved=approved, opened_ms=1, updated_ms=1,
+    )  # fmt: skip
+    moved, _ = advance(trigger, TriggerFacts(audited=audited), RetrainingConfig(min_labelled=5), 2)
+    assert moved.phase is phase

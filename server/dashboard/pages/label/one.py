@@ -41,7 +41,7 @@ document.addEventListener("keydown", (event) => {
 _SHOWN = """() => emit(Number((document.querySelector("[data-label-sample]") || {dataset: {}}).dataset.labelSample))"""
 _HELP = (
     "0 to 9: the class with that key; N: none of these; S: skip; T: can't tell; B: picture broken; "
-    "C or Arrow left: correct an earlier one; Arrow right: go on; U: undo; M: the model's answer; /: search a class."
+    "C or Arrow left: correct an earlier one; Arrow right: go on; U: undo; M: the model's answer"
 )
 
 
@@ -90,7 +90,11 @@ class OneAtATime:
                     empty("Only what you skipped is left", "Show it again, or leave it to somebody else.")
                     ui.button("Show what I skipped", on_click=self._again).props("outline no-caps")
                 else:
-                    empty("All are labelled", "New images come as devices send them. Undo and correct still work.")
+                    empty(
+                        "Nothing is left for you now",
+                        "What somebody else has open comes back within minutes, and new images as devices send them. "
+                        "Undo and correct still work.",
+                    )
             return
         with ui.element("section").classes("tf-card tf-label-one").props(f"data-label-sample={sample.id}"):
             alt = f"Sample {sample.id} of {sample.device}"
@@ -126,7 +130,7 @@ class OneAtATime:
                 self._button(f"{key}  {name}", f"{name}, key {' '.join(key)}", partial(self._label, name))
             if form.classes:
                 self._button(f"N  {NOTHING}", f"{NOTHING}, key N", partial(self._label, NOTHING))
-        if form.classes and len(keys) == len(set(form.classes) - {NOTHING}) <= 10:  # noqa: PLR2004 - a key each
+        if not self._has_field():
             return
         names = list(dict.fromkeys((*form.classes, NOTHING))) if form.classes else []
         field = ui.input(", ".join(form.values) or "Search a class ( / )", autocomplete=names)
@@ -138,6 +142,11 @@ class OneAtATime:
             await self._if_shown(event, partial(self._label, text))
 
         field.on("keydown.enter", save, js_handler=_SHOWN)
+
+    def _has_field(self) -> bool:
+        """Return whether a field takes what no key of one digit answers."""
+        classes = set(self.form.classes) - {NOTHING}
+        return not (self.form.classes and len(class_keys(self.form)) == len(classes) <= 10)  # noqa: PLR2004 - a key each
 
     def _actions(self) -> None:
         with ui.element("div").classes("tf-row tf-label-acts").props('role="group" aria-label="What else"'):
@@ -155,7 +164,8 @@ class OneAtATime:
             keys = ui.switch("Keys", value=True).props('aria-label="Answer by keys"')
             state = ui.element("span").props("data-label-keys=on")
             keys.on_value_change(lambda: state.props(f"data-label-keys={'on' if keys.value else 'off'}"))
-            ui.label(_HELP).classes("tf-muted tf-small tf-grow")
+            search = "; /: search a class" if self._has_field() else ""
+            ui.label(f"{_HELP}{search}.").classes("tf-muted tf-small tf-grow")
 
     @ui.refreshable_method
     def _last(self) -> None:
