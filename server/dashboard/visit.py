@@ -63,6 +63,12 @@ class Visit:
                 ui.notify(str(error), type="negative", multi_line=True)
             return None
 
+    async def do_and_reopen(self, call: Callable[[], object], need: Need = Need.OPERATE) -> None:
+        """Do the same as ``ask``, then open the page anew if ``call`` was done."""
+        if await self.ask(call, need) is not None:
+            with self.client:
+                ui.navigate.reload()
+
     async def do(self, call: Callable[[], Result], need: Need = Need.OPERATE) -> Result | None:
         """Do the same as ``ask``, then refresh the list."""
         done = await self.ask(call, need)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from server.access.roles import PEOPLES
 from server.client import DeviceInfo, RolloutInfo
 from server.fleet.naming import MAX_TITLE
+from server.rollout.scope import Scope
 from server.wording import listed
 from wire.errors import SettingsError
 from wire.settings import Bound, OneOf, fields_from, given_of, parse_toml
@@ -45,20 +46,6 @@ class WantedDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedScope:
-    """Which devices a rollout is for, as in ``POST /api/rollouts``."""
-
-    devices: tuple[str, ...] = ()
-    sites: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    hardware: tuple[str, ...] = ()
-    releases: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    move: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WantedWindow:
     """A maintenance window."""
 
@@ -82,7 +69,7 @@ class WantedRollout:
     """The release that the devices of a scope are to run, and how it gets there. None: the setting of [rollout]."""
 
     release: str
-    scope: WantedScope = field(default_factory=WantedScope)
+    scope: Scope = field(default_factory=Scope)
     newcomers: bool = False
     canary: Annotated[int, Bound(1, 20_000)] | None = None
     first: tuple[str, ...] = ()

@@ -11,7 +11,6 @@ from functools import partial
 
 from nicegui import ui
 
-from server.access.roles import Need
 from server.dashboard.commands import BENCHMARK, LOGS, CommandView, command_view
 from server.dashboard.pages.device.head import mute_text
 from server.dashboard.theme import ask_decision, ask_why, heading, live, pill
@@ -28,6 +27,15 @@ _VERBS: Mapping[str, tuple[str, Mapping[str, Json], float]] = {  # its button, a
 }  # fmt: skip
 
 
+def _in_fleet(visit: Visit, device: str) -> Device | None:
+    """Return the device, None if it has left the fleet or its row is gone."""
+    try:
+        known = visit.services.fleet.device(device)
+    except UnknownDeviceError:
+        return None
+    return None if known.ended else known
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """What a person can ask the device now, on one visitor's page, with its last answers."""
@@ -37,7 +45,7 @@ class Asking:
 
     def build(self) -> None:
         """Show the buttons and the answers, if the device can still be asked."""
-        if self.visit.services.fleet.device(self.device).ended:
+        if _in_fleet(self.visit, self.device) is None:
             return
         with ui.element("section").classes("tf-card"):
             heading("Ask this device")
@@ -117,9 +125,7 @@ class Accepting:
     async def _decide(self, decide: Callable[..., NewPlace], why: str, by: str) -> None:
         now_ms = self.visit.services.fleet.clock()
         decided = partial(decide, self.device, why, now_ms=now_ms, by=self.visit.by(by))
-        if await self.visit.ask(decided, Need.OPERATE) is not None:
-            with self.visit.client:
-                ui.navigate.reload()
+        await self.visit.do_and_reopen(decided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ class Recommissioning:
 
     def build(self) -> None:
         """Show the button of a device of the fleet."""
-        if self.visit.services.fleet.device(self.device).ended:
+        if _in_fleet(self.visit, self.device) is None:
             return
         with ui.element("section").classes("tf-card"):
             heading("Commission again")
@@ -151,9 +157,7 @@ class Recommissioning:
         services, (why, name) = self.visit.services, said
         now_ms, by = services.fleet.clock(), self.visit.by(name)
         begin = partial(services.drift.commissions.begin, self.device, why, now_ms=now_ms, by=by)
-        if await self.visit.ask(begin, Need.OPERATE) is not None:
-            with self.visit.client:
-                ui.navigate.reload()
+        await self.visit.do_and_reopen(begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +169,8 @@ class Calling:
 
     def build(self) -> None:
         """Show the fields, for a device of the fleet."""
-        try:
-            known = self.visit.services.fleet.device(self.device)
-        except UnknownDeviceError:
-            return
-        if known.ended:
+        known = _in_fleet(self.visit, self.device)
+        if known is None:
             return
         with ui.element("section").classes("tf-card"):
             heading("Name and tags")
@@ -181,9 +182,7 @@ class Calling:
                 ui.button("Save", on_click=save).props("no-caps dense outline").style("padding: 4px 14px")
 
     async def _save(self, title: ui.input, tags: ui.input) -> None:
-        if await self.visit.ask(partial(self._note, title.value or "", tags.value or ""), Need.OPERATE) is not None:
-            with self.visit.client:
-                ui.navigate.reload()
+        await self.visit.do_and_reopen(partial(self._note, title.value or "", tags.value or ""))
 
     def _note(self, title: str, tags: str) -> Device:
         services, by = self.visit.services, self.visit.by()
@@ -207,14 +206,10 @@ class Muting:
 
     def build(self) -> None:
         """Show the button that is possible now, for a device of the fleet."""
-        fleet = self.visit.services.fleet
-        try:
-            known = fleet.device(self.device)
-        except UnknownDeviceError:
+        known = _in_fleet(self.visit, self.device)
+        if known is None:
             return
-        if known.ended:
-            return
-        muted = known.is_muted(fleet.clock())
+        muted = known.is_muted(self.visit.services.fleet.clock())
         with ui.element("section").classes("tf-card"):
             heading("Mute")
             ui.label(
@@ -234,15 +229,12 @@ class Muting:
     async def _mute(self, span: ui.select, why: ui.input) -> None:
         for_ms, now_ms = _SPANS_MS[str(span.value)], self.visit.services.fleet.clock()
         until_ms, mutes = now_ms + for_ms if for_ms else 0, self.visit.services.mutes
-        await self._do(partial(mutes.mute, self.device, until_ms, str(why.value or ""), by=self.visit.by()))
+        await self.visit.do_and_reopen(
+            partial(mutes.mute, self.device, until_ms, str(why.value or ""), by=self.visit.by())
+        )
 
     async def _unmute(self) -> None:
-        await self._do(partial(self.visit.services.mutes.unmute, self.device, by=self.visit.by()))
-
-    async def _do(self, act: Callable[[], Device]) -> None:
-        if await self.visit.ask(act, Need.OPERATE) is not None:
-            with self.visit.client:
-                ui.navigate.reload()
+        await self.visit.do_and_reopen(partial(self.visit.services.mutes.unmute, self.device, by=self.visit.by()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +274,4 @@ class Leaving:
             "revoke": revocations.revoke, "retire": revocations.retire, "remove": revocations.remove,
         }  # fmt: skip
         ended = partial(end[action], self.device, why, by=self.visit.by())
-        if await self.visit.ask(ended, Need.OPERATE) is not None:
-            with self.visit.client:
-                ui.navigate.reload()
+        await self.visit.do_and_reopen(ended)
